@@ -33,8 +33,8 @@ AGENTS = {  # checkpoint name -> where its class lives; imported on demand, so t
 class Dream:
     """What a model decodes: rows 0..C-1 reconstruct the context, rows C..C+H-1 are dreamed, unseen.
 
-    `rew`, `cont` and `val` are None where the paper predicts none; `cont` is the probability that the row is not
-    terminal, with the discount divided out.  A row for which nothing was predicted holds nan.
+    `rew`, `cont` and `val` are None where the paper predicts none; `cont` is the probability that the row
+    is not terminal, with the discount divided out.  A row for which nothing was predicted holds nan.
     """
 
     obs: dict[str, np.ndarray]  # image* uint8 [B, C+H, h, w, c], vector* float32 [B, C+H, D]
@@ -72,7 +72,7 @@ class Agent(Protocol):
         """The recurrent state before the first observation, for N = batch games."""
 
     def act(self, obs: dict[str, np.ndarray], state: Any, *, explore: bool) -> tuple[np.ndarray, Any]:
-        """obs values [N, ...], with obs["is_first"] [N] bool (those rows start anew) -> act [N, ...], next state.
+        """obs values [N, ...], obs["is_first"] [N] bool (those rows start anew) -> act [N, ...], state.
 
         explore=False is the paper's evaluation mode.
         """
@@ -88,8 +88,8 @@ class Agent(Protocol):
     ) -> Dream:
         """Watch C context rows [B, C, ...] (obs keys, act, is_first), then imagine H rows open loop.
 
-        actions[:, i] [B, H, ...] is chosen at row C+i; with None the policy acts inside the dream.  `generator`
-        is a torch.Generator for the model's samples.  horizon=0 gives the reconstructions only.
+        actions[:, i] [B, H, ...] is chosen at row C+i; with None the policy acts inside the dream.
+        `generator`: a torch.Generator for the model's samples.  horizon=0 gives reconstructions only.
         """
 
     @classmethod
@@ -98,7 +98,7 @@ class Agent(Protocol):
 
 
 def agent_class(paper: str) -> type:
-    """The agent class that belongs to a checkpoint's paper name; raises UserError where there is none here."""
+    """The agent class of a checkpoint's paper name; raises UserError where there is none here."""
     if paper not in AGENTS:
         known = ", ".join(AGENTS)
         raise UserError(f"unknown paper {paper!r} in the checkpoint; known are {known}: update with git pull")
@@ -113,7 +113,7 @@ def agent_class(paper: str) -> type:
 
 
 def load_agent(path: str | Path, device: str = "cpu") -> Agent:
-    """Checkpoint file or run folder -> ready agent of whichever paper wrote it.  Raises UserError on a bad file."""
+    """Checkpoint file or run folder -> ready agent of the paper that wrote it; UserError on a bad file."""
     from common.checkpoint import find_checkpoint, load_file  # imports torch: only now
 
     file = find_checkpoint(path)
