@@ -1,0 +1,1 @@
+"""Environments: the toy games, and one adapter file per suite."""
