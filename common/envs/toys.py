@@ -1,8 +1,8 @@
 """Small pixel games in pure NumPy: what the demo, the tests and the tiny presets train on.
 
-A `ToyCore` plays n games at once; each game has its own random generator, and only the rows named in a call move,
-so finished games can leave a lockstep batch and a row's course never depends on its neighbours.  `ToyEnv` (one
-game) and `ToyVectorEnv` (n games, Gymnasium's NEXT_STEP autoreset) are thin shells around the same core.
+A `ToyCore` plays n games at once; each game has its own random generator, and only the rows named in a call
+move, so finished games can leave a lockstep batch and a row's course never depends on its neighbours.
+`ToyEnv` (one game) and `ToyVectorEnv` (n games, Gymnasium's NEXT_STEP autoreset) are thin shells around it.
 Shapes: k rows of a call, n games, H W C picture.
 """
 
@@ -29,7 +29,7 @@ TOYS: dict[str, str] = {  # name -> module:class, imported only when asked for
 
 
 class ToyCore(ABC):
-    """State and rules of n equal games as arrays; subclasses fill in `_spawn`, `_advance`, `render` and `truth`."""
+    """State and rules of n equal games as arrays; a game writes `_spawn`, `_advance`, `render`, `truth`."""
 
     def __init__(self, n: int, *, size: int, channels: int, action_space: spaces.Space, max_steps: int):
         self.n, self.size, self.max_steps = n, size, max_steps
@@ -40,7 +40,7 @@ class ToyCore(ABC):
         self.t = np.zeros(n, np.int64)  # steps since the reset  [n]
 
     def reset(self, rows: Sequence[int], seeds: Sequence[int | None] | None = None) -> None:
-        """Start new games in `rows`; a seed of None goes on with the row's generator (fresh entropy the first time)."""
+        """Start new games in `rows`; without a seed the row's generator goes on (fresh entropy at first)."""
         for row, seed in zip(rows, [None] * len(rows) if seeds is None else seeds, strict=True):
             if seed is not None or self.rngs[row] is None:
                 self.rngs[row] = np.random.default_rng(seed)
@@ -75,17 +75,30 @@ class ToyCore(ABC):
         raise NotImplementedError(f"no optimal policy is written for {type(self).__name__}")
 
     def blind_policies(self) -> dict[str, Any]:
-        """Policies that never look: constants, held random actions, sweeps (see common/envs/toy_policies.py)."""
+        """Policies that never look: constants, held random actions, sweeps (common/envs/toy_policies.py)."""
         from common.envs.toy_policies import blind_policies
 
         return blind_policies(self.action_space)
 
 
 def coverage(left: np.ndarray, width: float, pixels: int) -> np.ndarray:
-    """Share of each pixel that [left, left + width] covers: [k] -> [k, pixels] float32, exact to the sub-pixel."""
+    """Share of each pixel that [left, left + width] covers, sub-pixel exact: [k] -> [k, pixels] float32."""
     edge = np.arange(pixels, dtype=np.float32)
     left = np.asarray(left, np.float32)[:, None]
     return np.clip(np.minimum(left + width, edge + 1) - np.maximum(left, edge), 0, 1)  # [k, pixels]
+
+
+def blend_square(frames: np.ndarray, top: np.ndarray, left: np.ndarray, side: int, color: np.ndarray) -> None:
+    """Blend a square at the sub-pixel corner `top`, `left` [k] into frames uint8 [k, H, W, 3], in place."""
+    patch, alpha = [], []
+    for corner, pixels in ((top, frames.shape[1]), (left, frames.shape[2])):
+        first = np.minimum(np.floor(corner).astype(np.int64), pixels - side - 1)
+        patch.append(first[:, None] + np.arange(side + 1))  # [k, side + 1]
+        alpha.append(coverage(corner - first, side, side + 1))
+    where = (np.arange(len(frames))[:, None, None], patch[0][:, :, None], patch[1][:, None, :])
+    under = frames[where]  # [k, side + 1, side + 1, 3]
+    share = (alpha[0][:, :, None] * alpha[1][:, None, :])[..., None]
+    frames[where] = (under + share * (color - under) + 0.5).astype(np.uint8)  # + 0.5: the cast rounds down
 
 
 def toy_core(name: str) -> type[ToyCore]:
@@ -164,7 +177,7 @@ class ToyVectorEnv(VectorEnv):
         self._done = np.zeros(num_envs, bool)
 
     def reset(self, *, seed: int | Sequence[int | None] | None = None, options: dict | None = None):
-        """Start all games; an int seed gives game i the seed `seed + i`, as in Gymnasium's own vector envs."""
+        """Start all games; an int seed gives game i the seed `seed + i`, as Gymnasium's vector envs do."""
         seeds = [seed + i for i in range(self.num_envs)] if isinstance(seed, int | np.integer) else seed
         self.core.reset(self._all, seeds)
         self._done[:] = False
