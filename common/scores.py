@@ -1,0 +1,150 @@
+"""Scores: returns with bootstrap intervals, area under a learning curve, human-normalised aggregates.
+
+The aggregates over several games follow Agarwal et al. 2021, "Deep RL at the Edge of the Statistical
+Precipice" (rliable): a matrix [R, G] of R runs x G games, mean and median over the games' run means, IQM and
+optimality gap over all R x G entries.  Random, human and published Atari scores are data: atari_scores.json.
+Letters: E episodes, R runs, G games.  NumPy only.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+
+from common.errors import UserError
+
+ATARI_FILE = Path(__file__).with_name("atari_scores.json")
+TIE = 1e-9  # IRIS' Pong mean equals the human score: the paper counts it as superhuman
+
+
+def iqm(values, axis=None) -> np.ndarray | float:
+    """Interquartile mean: a quarter of the entries (rounded down) is cut off at either end.  [E] -> scalar"""
+    values = np.asarray(values, np.float64)
+    if axis is None:
+        values, axis = values.ravel(), 0
+    values = np.sort(values, axis=axis)
+    cut = values.shape[axis] // 4
+    kept = np.take(values, np.arange(cut, values.shape[axis] - cut), axis=axis)
+    return kept.mean(axis=axis)
+
+
+def bootstrap_ci(
+    values, stat: Callable = np.mean, level: float = 0.95, samples: int = 2000, seed: int = 0
+) -> tuple[float, float]:
+    """Percentile bootstrap interval of `stat` over independent values.  [E] -> (low, high); nan for one"""
+    values = np.asarray(values, np.float64).ravel()
+    if len(values) < 2:  # one episode says nothing about the spread
+        return float("nan"), float("nan")
+    rows = np.random.default_rng(seed).integers(len(values), size=(samples, len(values)))
+    draws = stat(values[rows], axis=1)  # [samples]
+    tail = 50 * (1 - level)
+    low, high = np.percentile(draws, [tail, 100 - tail])
+    return float(low), float(high)
+
+
+def summarise(returns, lengths=None) -> dict:
+    """Episode returns [E] (and lengths [E]) -> the `score` block of eval.json, plain numbers only."""
+    returns = np.asarray(returns, np.float64)
+    if not len(returns):
+        raise UserError("no finished episode to summarise: give --episodes 1 or more")
+    result = {
+        "mean": float(returns.mean()),
+        "sd": float(returns.std(ddof=1)) if len(returns) > 1 else 0.0,
+        "ci95": list(bootstrap_ci(returns)) if len(returns) > 1 else None,
+        "iqm": float(iqm(returns)),
+        "median": float(np.median(returns)),
+        "min": float(returns.min()),
+        "max": float(returns.max()),
+        "episodes": len(returns),
+    }
+    if lengths is not None:
+        result["length"] = float(np.mean(lengths))
+    return result
+
+
+def area_under_curve(steps, returns, start: float = 0.0, end: float | None = None) -> float:
+    """Mean return over the steps start..end: trapezoids, first and last value held.  [E], [E] -> scalar"""
+    steps, returns = np.asarray(steps, np.float64), np.asarray(returns, np.float64)
+    end = float(steps[-1]) if end is None and len(steps) else (end or start)
+    if len(steps) == 0 or np.any(np.diff(steps) < 0) or end <= start:
+        raise UserError(f"a learning curve needs rising steps and start {start} < end {end}")
+    inside = (steps > start) & (steps < end)
+    grid = np.concatenate([[start], steps[inside], [end]])
+    values = np.interp(grid, steps, returns)
+    area = np.sum((values[1:] + values[:-1]) / 2 * np.diff(grid))
+    return float(area / (end - start))
+
+
+def way_to_optimum(
+    value: float, random: float | None, blind: float | None, optimum: float | None
+) -> float | None:
+    """Share of the way from the better of random and blind to the optimum; None where one is unknown."""
+    floors = [score for score in (random, blind) if score is not None]
+    if optimum is None or not floors or optimum == max(floors):
+        return None
+    return (value - max(floors)) / (optimum - max(floors))
+
+
+@cache
+def atari_scores() -> dict:
+    """The table of random, human and published Atari 100k scores (26 games), with its sources."""
+    return json.loads(ATARI_FILE.read_text(encoding="utf-8"))
+
+
+def atari_game(name: str) -> str:
+    """`atari_bank_heist`, `ALE/BankHeist-v5`, `bankheist` -> `BankHeist`; UserError if no score is known."""
+    plain = name.removeprefix("ALE/").removeprefix("atari_").split("-")[0].replace("_", "").lower()
+    for game in atari_scores()["games"]:
+        if game.lower() == plain:
+            return game
+    raise UserError(f"no human score for {name!r}; known games: {', '.join(atari_scores()['games'])}")
+
+
+def human_normalised(game: str, score):
+    """(score - random) / (human - random): 0 is a random policy, 1 the human tester.  Any shape."""
+    row = atari_scores()["games"][atari_game(game)]
+    return (np.asarray(score, np.float64) - row["random"]) / (row["human"] - row["random"])
+
+
+def normalised_matrix(scores: Mapping[str, list[float]]) -> np.ndarray:
+    """{game: raw scores, one per run} -> human-normalised [R, G]; all games need equally many runs."""
+    runs = {len(np.atleast_1d(values)) for values in scores.values()}
+    if len(runs) != 1:
+        raise UserError(f"games have {sorted(runs)} runs: the aggregates need equally many for each game")
+    return np.stack(
+        [np.atleast_1d(human_normalised(game, values)) for game, values in scores.items()], axis=1
+    )
+
+
+def aggregates(matrix) -> dict[str, float | int]:
+    """[R, G] normalised scores -> mean, median, iqm, optimality_gap, superhuman (games at 1 or above)."""
+    matrix = np.asarray(matrix, np.float64)
+    assert matrix.ndim == 2, matrix.shape
+    games = matrix.mean(axis=0)  # [G]
+    return {
+        "mean": float(games.mean()),
+        "median": float(np.median(games)),
+        "iqm": float(iqm(matrix)),
+        "optimality_gap": float(1 - np.minimum(matrix, 1).mean()),
+        "superhuman": int((games >= 1 - TIE).sum()),
+    }
+
+
+def aggregate_ci(
+    matrix, level: float = 0.95, samples: int = 2000, seed: int = 0
+) -> dict[str, tuple[float, float]]:
+    """Stratified bootstrap: runs are redrawn within each game.  [R, G] -> {aggregate: (low, high)}"""
+    matrix = np.asarray(matrix, np.float64)
+    runs, games = matrix.shape
+    rng = np.random.default_rng(seed)
+    rows = rng.integers(runs, size=(samples, runs, games))
+    draws = [aggregates(matrix[row, np.arange(games)]) for row in rows]
+    tail = 50 * (1 - level)
+    return {
+        key: tuple(float(edge) for edge in np.percentile([draw[key] for draw in draws], [tail, 100 - tail]))
+        for key in draws[0]
+    }
