@@ -1,0 +1,301 @@
+"""One command line for all papers: the arguments of train.py, eval.py and visualize.py.
+
+`parse_train` lays preset, suite and dotted flags (`--rssm.deter 512`) over each other; every whole number
+accepts counts such as 1e6 and 1_000_000 (DESIGN section 2).  Bad input becomes one UserError line, and
+nothing here imports torch, so that `--help` and a wrong flag answer at once.  Scripts end with
+`run_main(main)`.
+"""
+
+import dataclasses
+import json
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, NoReturn, TypeVar
+
+import tyro
+
+from common.config import (
+    Device,
+    Layer,
+    Overrides,
+    RunConfig,
+    changes,
+    fields_of,
+    from_json,
+    override,
+    resolve,
+    to_json,
+)
+from common.device import cuda_without_torch, pick_device
+from common.errors import UserError
+from common.flags import expand_aliases, flag_of, given_fields, parse, parse_count, peek
+from common.run_folder import link_latest, new_run_dir, save_config, start_block
+
+__all__ = [
+    "EvalArgs",
+    "Layer",
+    "RunConfig",
+    "TrainCommand",
+    "VisualizeArgs",
+    "from_json",
+    "link_latest",
+    "new_run_dir",
+    "parse_count",
+    "parse_eval",
+    "parse_train",
+    "parse_visualize",
+    "pick_device",
+    "resolve",
+    "run_main",
+    "save_config",
+    "start_block",
+    "to_json",
+]
+A = TypeVar("A")
+
+
+@dataclass(frozen=True)
+class TrainCommand:
+    """What the user asked of train.py."""
+
+    config: Any
+    """The resolved config: preset + suite + flags, or the resumed run's + flags."""
+    preset: str
+    """Name of the preset that it started from."""
+    layers: list[Layer]
+    """What each layer set, for the start block."""
+    notices: list[str]
+    """Lines to print first: which preset and why, a retired env id, what --resume overrode."""
+    resume: Path | None
+    """Run folder to go on with, or None."""
+    dry_run: bool
+    """Print the start block and exit 0."""
+    given: frozenset[str]
+    """Dotted names of the config fields that the command line set."""
+    extra: Any = None
+    """The paper's own flags that are no part of the config (the `extra` dataclass of parse_train)."""
+
+    @property
+    def env_given(self) -> bool:
+        """Whether --env stood on the command line."""
+        return "env" in self.given
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvalArgs:
+    """The flags of every eval.py; a paper adds its own in a subclass."""
+
+    checkpoint: Path = Path("model.pt")
+    """A model.pt, or the run folder that holds one."""
+    episodes: int = 10
+    """Episodes to play."""
+    render: bool = False
+    """Also write a video: observation, reconstruction, running return."""
+    env: str | None = None
+    """Another environment id than the one the agent was trained on."""
+    seed: int = 0
+    """Seed of the first episode; the others follow from it."""
+    out: Path | None = None
+    """Folder for eval.json and the video; None: the checkpoint's folder."""
+    device: Device = "auto"
+    """Where the networks run; auto: cuda, else mps, else cpu."""
+    threads: int = 0
+    """CPU threads that torch may use; 0: torch's own choice."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class VisualizeArgs:
+    """The flags of every visualize.py; a paper adds its own in a subclass."""
+
+    checkpoint: Path = Path("model.pt")
+    """A model.pt, or the run folder that holds one."""
+    num_dreams: int = 5
+    """Dreams to draw, each from its own piece of a real episode."""
+    horizon: int = 45
+    """Steps to dream."""
+    context: int = 5
+    """Real frames that the model sees before it dreams."""
+    out: Path | None = None
+    """Folder for the videos and plots; None: videos/ beside the checkpoint."""
+    seed: int = 0
+    """Seed of the episodes and of the sampling."""
+    device: Device = "auto"
+    """Where the networks run; auto: cuda, else mps, else cpu."""
+    threads: int = 0
+    """CPU threads that torch may use; 0: torch's own choice."""
+
+
+def parse_train(
+    argv: Sequence[str] | None,
+    presets: Mapping[str, Any],
+    suites: Mapping[str, Mapping[str, Overrides]],
+    *,
+    default_env: str,
+    description: str,
+    dotted_aliases: Mapping[str, str] | None = None,
+    extra: type | None = None,
+    variants: Mapping[str, Mapping[str, Overrides]] | None = None,
+) -> TrainCommand:
+    """Parse train.py's command line (None: sys.argv).  Raises UserError; `--help` prints and exits 0.
+
+    dotted_aliases: short names of config fields, {"epochs": "vae.epochs"}.  extra: a dataclass of flags that
+    are not part of the config.  variants: named sets of overrides with a flag each, {"size": {"12m": {...}}}.
+    """
+    argv = expand_aliases(sys.argv[1:] if argv is None else argv, dotted_aliases or {})
+    variants = variants or {}
+    resume, preset = peek(argv, "resume"), peek(argv, "preset")
+    config_type = type(next(iter(presets.values())))
+    if resume is not None:
+        stored = _read_run(Path(resume))
+        if preset not in (None, stored.get("preset")):
+            raise UserError(
+                f"--preset {preset}: --resume keeps the preset {stored.get('preset')!r} of the run"
+            )
+        preset, notices = str(stored.get("preset")), [f"resuming {resume}"]
+        base = from_json(config_type, stored["config"], str(Path(resume) / "config.json"))
+        layers = [Layer(f"run {resume}", {})]
+        if (env := peek(argv, "env")) is not None and _check_env(env, []) != base.env:
+            raise UserError(
+                f"--env {env}: the run in {resume} is on {base.env}; start a new run without --resume"
+            )
+    else:
+        why = "asked for"
+        if preset is None:
+            preset, why = default_preset(presets, peek(argv, "device"))
+        notices = [f"preset {preset}: {why}"]
+        base, layers = resolve(presets, suites, preset, _check_env(peek(argv, "env") or default_env, notices))
+        for flag, choices in variants.items():
+            if (name := peek(argv, flag)) is not None:
+                if name not in choices:
+                    raise UserError(f"--{flag} {name}: must be one of {', '.join(choices)}")
+                base = override(base, choices[name])
+                layers.append(Layer(f"{flag} {name}", dict(choices[name])))
+    rows = [
+        ("preset", str, preset, f"Named set of settings: {', '.join(presets)}."),
+        ("resume", Path | None, None, "Run folder to go on with; its settings are kept unless given here."),
+        ("dry_run", tyro.conf.FlagCreatePairsOff[bool], False, "Print what would run, and exit."),
+        *((flag, str | None, None, f"Variant: {', '.join(sets)}.") for flag, sets in variants.items()),
+    ]
+    spec = [(name, Annotated[kind, tyro.conf.arg(help=text)], default) for name, kind, default, text in rows]
+    spec.append(("config", Annotated[config_type, tyro.conf.arg(name="")], base))
+    if extra is not None:
+        spec.append(("extra", Annotated[extra, tyro.conf.arg(name="")], extra()))
+    line_type = dataclasses.make_dataclass("TrainLine", spec, frozen=True, kw_only=True)
+    short = "".join(
+        f"\n  --{name} is short for --{flag_of(path)}" for name, path in (dotted_aliases or {}).items()
+    )
+    line = parse(line_type, argv, description + short, [f"--{name}" for name in dotted_aliases or {}])
+    config = dataclasses.replace(line.config, env=base.env)  # the retired id was already replaced in base
+    config.check()
+    given = given_fields(argv, config)
+    values, before = dict(fields_of(config)), dict(fields_of(base))
+    if told := {name: values[name] for name in values if name in given}:
+        layers.append(Layer("command line", told))
+    if resume is not None:
+        notices += [
+            f"override {name}: {before.get(name)} -> {value}" for name, value in changes(base, config).items()
+        ]
+    return TrainCommand(
+        config,
+        preset,
+        layers,
+        notices,
+        line.resume,
+        line.dry_run,
+        frozenset(given),
+        getattr(line, "extra", None),
+    )
+
+
+def parse_eval(argv: Sequence[str] | None = None, *, description: str = "", args: type[A] = EvalArgs) -> A:
+    """Parse eval.py's command line into `args`; the checkpoint is found and the env id checked."""
+    return _parse_agent_args(argv, args, description, at_least={"episodes": 1, "seed": 0, "threads": 0})
+
+
+def parse_visualize(
+    argv: Sequence[str] | None = None, *, description: str = "", args: type[A] = VisualizeArgs
+) -> A:
+    """Parse visualize.py's command line into `args`; the checkpoint is found."""
+    least = {"num_dreams": 1, "horizon": 0, "context": 1, "seed": 0, "threads": 0}
+    return _parse_agent_args(argv, args, description, at_least=least)
+
+
+def _parse_agent_args(
+    argv: Sequence[str] | None, args: type[A], description: str, at_least: dict[str, int]
+) -> A:
+    parsed = parse(args, list(sys.argv[1:] if argv is None else argv), description)
+    for name, least in at_least.items():
+        if (value := getattr(parsed, name)) < least:
+            raise UserError(f"--{flag_of(name)} {value}: must be at least {least}")
+    new: dict[str, Any] = {"checkpoint": _find_checkpoint(parsed.checkpoint)}
+    if getattr(parsed, "env", None) is not None:
+        notices: list[str] = []
+        new["env"] = _check_env(parsed.env, notices)
+        sys.stderr.writelines(f"{notice}\n" for notice in notices)
+    return dataclasses.replace(parsed, **new)
+
+
+def run_main(main: Callable[[], object]) -> NoReturn:
+    """Run a script's main: a UserError is one line on stderr and exit code 2, Ctrl-C is 130."""
+    try:
+        main()
+    except UserError as error:
+        sys.stdout.flush()  # so that the last line on a terminal is the error
+        sys.exit(_report(f"error: {error}", 2))
+    except KeyboardInterrupt:
+        sys.exit(_report("interrupted", 130))
+    sys.exit(0)
+
+
+def _report(line: str, code: int) -> int:
+    sys.stderr.write(line + "\n")
+    return code
+
+
+def default_preset(presets: Mapping[str, Any], device: str | None = None) -> tuple[str, str]:
+    """The preset without --preset, and why: `paper` where there is a CUDA device, else `tiny`."""
+    has_cuda, why = (
+        cuda_without_torch() if device in (None, "auto", "cuda") else (False, f"--device {device}")
+    )
+    name = "paper" if has_cuda else "tiny"
+    name = name if name in presets else next(iter(presets))
+    return name, f"{why}; choose another with --preset {'|'.join(presets)}"
+
+
+def _check_env(name: str, notices: list[str]) -> str:
+    """The id to use; a retired one is replaced with a notice.  Raises UserError on an unknown one."""
+    from common.env_wrapper import check_name, resolve_name
+
+    name, notice = resolve_name(name)
+    if notice:
+        notices.append(notice)
+    check_name(name)
+    return name
+
+
+def _read_run(folder: Path) -> dict[str, Any]:
+    """config.json of a run folder."""
+    path = folder / "config.json"
+    if not path.is_file():
+        raise UserError(
+            f"--resume {folder}: no run there (config.json is missing); name a folder under runs/"
+        )
+    try:
+        stored = json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path} cannot be read ({error}); name another run folder") from None
+    if not isinstance(stored, dict) or "config" not in stored:
+        raise UserError(f"{path} is not the config of a run of this repository; name another run folder")
+    return stored
+
+
+def _find_checkpoint(path: Path) -> Path:
+    """The file that --checkpoint names: itself, or the model.pt of a run folder."""
+    file = path / "model.pt" if path.is_dir() else path
+    if not file.is_file():
+        raise UserError(
+            f"--checkpoint {path}: no such file; train first (python train.py), or name a run folder"
+        )
+    return file
