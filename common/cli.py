@@ -143,35 +143,13 @@ def parse_train(
     dotted_aliases: short names of config fields, {"epochs": "vae.epochs"}.  extra: a dataclass of flags that
     are not part of the config.  variants: named sets of overrides with a flag each, {"size": {"12m": {...}}}.
     """
-    argv = expand_aliases(sys.argv[1:] if argv is None else argv, dotted_aliases or {})
-    variants = variants or {}
-    resume, preset = peek(argv, "resume"), peek(argv, "preset")
-    config_type = type(next(iter(presets.values())))
-    if resume is not None:
-        stored = _read_run(Path(resume))
-        if preset not in (None, stored.get("preset")):
-            raise UserError(
-                f"--preset {preset}: --resume keeps the preset {stored.get('preset')!r} of the run"
-            )
-        preset, notices = str(stored.get("preset")), [f"resuming {resume}"]
-        base = from_json(config_type, stored["config"], str(Path(resume) / "config.json"))
-        layers = [Layer(f"run {resume}", {})]
-        if (env := peek(argv, "env")) is not None and _check_env(env, []) != base.env:
-            raise UserError(
-                f"--env {env}: the run in {resume} is on {base.env}; start a new run without --resume"
-            )
+    aliases, variants = dotted_aliases or {}, variants or {}
+    argv = expand_aliases(sys.argv[1:] if argv is None else argv, aliases)
+    if (resume := peek(argv, "resume")) is not None:
+        config_type = type(next(iter(presets.values())))
+        base, preset, layers, notices = _resumed(argv, Path(resume), config_type, variants)
     else:
-        why = "asked for"
-        if preset is None:
-            preset, why = default_preset(presets, peek(argv, "device"))
-        notices = [f"preset {preset}: {why}"]
-        base, layers = resolve(presets, suites, preset, _check_env(peek(argv, "env") or default_env, notices))
-        for flag, choices in variants.items():
-            if (name := peek(argv, flag)) is not None:
-                if name not in choices:
-                    raise UserError(f"--{flag} {name}: must be one of {', '.join(choices)}")
-                base = override(base, choices[name])
-                layers.append(Layer(f"{flag} {name}", dict(choices[name])))
+        base, preset, layers, notices = _fresh(argv, presets, suites, variants, default_env)
     rows = [
         ("preset", str, preset, f"Named set of settings: {', '.join(presets)}."),
         ("resume", Path | None, None, "Run folder to go on with; its settings are kept unless given here."),
@@ -179,14 +157,12 @@ def parse_train(
         *((flag, str | None, None, f"Variant: {', '.join(sets)}.") for flag, sets in variants.items()),
     ]
     spec = [(name, Annotated[kind, tyro.conf.arg(help=text)], default) for name, kind, default, text in rows]
-    spec.append(("config", Annotated[config_type, tyro.conf.arg(name="")], base))
+    spec.append(("config", Annotated[type(base), tyro.conf.arg(name="")], base))
     if extra is not None:
         spec.append(("extra", Annotated[extra, tyro.conf.arg(name="")], extra()))
     line_type = dataclasses.make_dataclass("TrainLine", spec, frozen=True, kw_only=True)
-    short = "".join(
-        f"\n  --{name} is short for --{flag_of(path)}" for name, path in (dotted_aliases or {}).items()
-    )
-    line = parse(line_type, argv, description + short, [f"--{name}" for name in dotted_aliases or {}])
+    short = "".join(f"\n  --{name} is short for --{flag_of(path)}" for name, path in aliases.items())
+    line = parse(line_type, argv, description + short, [f"--{name}" for name in aliases])
     config = dataclasses.replace(line.config, env=base.env)  # the retired id was already replaced in base
     config.check()
     given = given_fields(argv, config)
@@ -207,6 +183,40 @@ def parse_train(
         frozenset(given),
         getattr(line, "extra", None),
     )
+
+
+def _fresh(
+    argv: Sequence[str], presets: Mapping, suites: Mapping, variants: Mapping, default_env: str
+) -> tuple[Any, str, list[Layer], list[str]]:
+    """Config before the flags, preset, layers and notices of a new run."""
+    preset, why = peek(argv, "preset"), "asked for"
+    if preset is None:
+        preset, why = default_preset(presets, peek(argv, "device"))
+    notices = [f"preset {preset}: {why}"]
+    base, layers = resolve(presets, suites, preset, _check_env(peek(argv, "env") or default_env, notices))
+    for flag, choices in variants.items():
+        if (name := peek(argv, flag)) is not None:
+            if name not in choices:
+                raise UserError(f"--{flag} {name}: must be one of {', '.join(choices)}")
+            base = override(base, choices[name])
+            layers.append(Layer(f"{flag} {name}", dict(choices[name])))
+    return base, preset, layers, notices
+
+
+def _resumed(
+    argv: Sequence[str], folder: Path, config_type: type, variants: Mapping
+) -> tuple[Any, str, list[Layer], list[str]]:
+    """The same for a run that goes on: everything comes from its config.json."""
+    stored = _read_run(folder)
+    for flag in ("preset", *variants):  # they set many fields at once, sizes of networks among them
+        if (name := peek(argv, flag)) not in (None, stored.get(flag)):
+            raise UserError(f"--{flag} {name}: a resumed run keeps its own; start a new run without --resume")
+    base = from_json(config_type, stored["config"], str(folder / "config.json"))
+    if (env := peek(argv, "env")) is not None and _check_env(env, []) != base.env:
+        raise UserError(
+            f"--env {env}: the run in {folder} is on {base.env}; start a new run without --resume"
+        )
+    return base, str(stored.get("preset")), [Layer(f"run {folder}", {})], [f"resuming {folder}"]
 
 
 def parse_eval(argv: Sequence[str] | None = None, *, description: str = "", args: type[A] = EvalArgs) -> A:
