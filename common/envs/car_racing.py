@@ -8,7 +8,6 @@ C++ through EnvPool, where that package is installed: other tracks for the same 
 """
 
 from collections.abc import Sequence
-from functools import lru_cache
 from typing import Any
 
 import gymnasium as gym
@@ -17,7 +16,8 @@ from gymnasium import spaces
 from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 
-from common.envs.toys import check_choice, coverage
+from common.envs.toys import check_choice
+from common.envs.wrappers import resize
 from common.errors import UserError
 
 STATE, ROAD_ROWS = 96, 84  # side of the stock picture; its rows above the strip
@@ -35,6 +35,7 @@ class CarRacingEnv(gym.Env):
 
     def __init__(
         self,
+        *,
         render: str = "fast",
         size: int = STATE,
         crop: bool = False,
@@ -42,13 +43,12 @@ class CarRacingEnv(gym.Env):
         action_repeat: int = 1,
         continuous: bool = True,
         max_steps: int = MAX_STEPS,
-        render_mode: str | None = "rgb_array",
     ):
         """`start="random"`: any tile, for data collection.  `action_repeat` draws the last frame only."""
         check_options(render, size, start, action_repeat)
         track, renderer = load_box2d()
         self.size, self.crop, self.action_repeat, self.max_steps = size, crop, action_repeat, max_steps
-        self.render_mode = render_mode
+        self.render_mode = "rgb_array"
         self._resize = render == "stock" and (size != STATE or crop)
         self.core = track(
             renderer(size, crop) if render == "fast" else None,
@@ -112,6 +112,7 @@ class CarRacingPool(VectorEnv):
     def __init__(
         self,
         num_envs: int,
+        *,
         size: int = STATE,
         crop: bool = False,
         threads: int = 0,
@@ -156,19 +157,21 @@ class CarRacingPool(VectorEnv):
             self._pool.close()
 
     def _obs(self, images: np.ndarray) -> dict[str, np.ndarray]:
-        return {"image": shrink(images, self.size, self.crop) if self._resize else images.copy()}
+        if self._resize:
+            return {"image": np.stack([shrink(image, self.size, self.crop) for image in images])}
+        return {"image": images.copy()}  # EnvPool may reuse its buffer
 
 
 def make_car_racing(
     render: str = "fast", size: int = STATE, crop: bool = False, start: str = "line", **options
 ):
     """CarRacing-v3 with Dict observations {"image": uint8 [size, size, 3]}; options as in `CarRacingEnv`."""
-    return CarRacingEnv(render, size, crop, start, **options)
+    return CarRacingEnv(render=render, size=size, crop=crop, start=start, **options)
 
 
 def make_car_racing_pool(num_envs: int, size: int = STATE, crop: bool = False, **options) -> CarRacingPool:
     """num_envs CarRacing-v3 through EnvPool; options as in `CarRacingPool`."""
-    return CarRacingPool(num_envs, size, crop, **options)
+    return CarRacingPool(num_envs, size=size, crop=crop, **options)
 
 
 def check_options(render: str, size: int, start: str, action_repeat: int) -> None:
@@ -201,19 +204,6 @@ def load_envpool() -> Any:
     return envpool
 
 
-def shrink(images: np.ndarray, size: int, crop: bool) -> np.ndarray:
-    """Cut the strip off if `crop`, then resize by area: uint8 [..., 96, 96, 3] -> [..., size, size, 3]."""
-    if crop:
-        images = images[..., :ROAD_ROWS, :, :]
-    *batch, rows, columns, channels = images.shape
-    down, across = area_weights(rows, size), area_weights(columns, size)
-    small = down @ images.reshape(*batch, rows, -1).astype(np.float32)  # [..., size, W * 3]
-    small = across @ small.reshape(*batch, size, columns, channels)  # [..., size, size, 3]
-    return (small + 0.5).astype(np.uint8)
-
-
-@lru_cache
-def area_weights(pixels: int, size: int) -> np.ndarray:
-    """Share of each old pixel in each new one along an axis, rows sum to 1: [size, pixels] float32."""
-    width = pixels / size
-    return coverage(np.arange(size) * width, width, pixels) / np.float32(width)
+def shrink(image: np.ndarray, size: int, crop: bool) -> np.ndarray:
+    """Cut the strip off if `crop`, then resize by area: uint8 [96, 96, 3] -> [size, size, 3]."""
+    return resize(image[:ROAD_ROWS] if crop else image, size)

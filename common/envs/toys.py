@@ -8,8 +8,11 @@ Shapes: k rows of a call, n games, H W C picture.
 
 import importlib
 import inspect
+import json
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
 from typing import Any
 
 import gymnasium as gym
@@ -26,6 +29,7 @@ TOYS: dict[str, str] = {  # name -> module:class, imported only when asked for
     "toy_point": "common.envs.toy_point:ToyPoint",
     "toy_simple_world": "common.envs.toy_simple_world:ToySimpleWorld",
 }
+SCORES_FILE = Path(__file__).with_name("toy_scores.json")  # written by benchmarks/toy_baselines.py
 
 
 class ToyCore(ABC):
@@ -116,6 +120,21 @@ def make_core(core_cls: type[ToyCore], n: int, **options: Any) -> ToyCore:
         if option not in allowed:
             raise UserError(f"{core_cls.__name__} has no option {option!r}: it takes {', '.join(allowed)}")
     return core_cls(n, **options)
+
+
+def toy_scores(name: str, options: dict[str, Any] | None = None) -> dict[str, dict | None]:
+    """random, blind, optimum, published of a toy under `options`: {value, protocol, source} or None each."""
+    defaults = {key: p.default for key, p in inspect.signature(toy_core(name)).parameters.items()}
+    full = defaults | (options or {})
+    for entry in _score_table().get(name, []):
+        if all(full[key] == value for key, value in entry["options"].items()):
+            return {key: entry[key] for key in ("random", "blind", "optimum", "published")}
+    return dict.fromkeys(("random", "blind", "optimum", "published"))
+
+
+@cache
+def _score_table() -> dict[str, list[dict]]:
+    return json.loads(SCORES_FILE.read_text(encoding="utf-8"))["toys"]
 
 
 def check_choice(option: str, value: Any, allowed: Sequence[Any]) -> None:

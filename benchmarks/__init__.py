@@ -1,0 +1,1 @@
+"""Speed scripts and baselines; the tables that they wrote lie beside them."""
