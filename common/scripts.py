@@ -1,0 +1,231 @@
+"""What every paper's eval.py and visualize.py do, over the Agent protocol alone.
+
+    from common.scripts import eval_main, visualize_main
+    run_main(lambda: eval_main(None, "paper1_world_models"))
+
+Arguments are checked before torch is imported.  A paper adds flags with a subclass of EvalArgs or
+VisualizeArgs, and what is peculiar to it with `report` (eval) or `extras` (visualize).
+"""
+
+from __future__ import annotations
+
+import json
+import shlex
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from common.agent import AGENTS, Agent, load_agent
+from common.cli import EvalArgs, VisualizeArgs, parse_eval, parse_visualize
+from common.dreams import Episode, OpenLoop, Window, head_accuracy, make_window, open_loop, open_loop_clip
+from common.env_wrapper import EnvSpec, scores, suite_of
+from common.errors import UserError
+from common.evaluate import Result, evaluate
+from common.metrics import way_to_optimum
+
+BASELINES = ("random", "blind", "optimum", "published")
+KEPT = (
+    "frames",
+    "policy_steps",
+    "cpu_s",
+    "wall_s",
+    "label",
+    "group",
+    "preset",
+)  # training's words in eval.json
+VIDEO_EPISODES = 3
+REAL_STEPS = 1000  # dreams start within so many steps of an episode
+
+
+def eval_main(
+    argv: Sequence[str] | None,
+    paper: str,
+    *,
+    args: type[EvalArgs] = EvalArgs,
+    description: str = "",
+    report: Callable[[Agent, Result, Any], dict] | None = None,
+) -> Result:
+    """Play, print the score beside the baselines, write eval.json and with --render a video.
+
+    report(agent, result, args) -> further entries of eval.json, which are printed too.
+    """
+    given = list(sys.argv[1:] if argv is None else argv)
+    options = parse_eval(given, description=description or f"Play episodes with a {paper} agent.", args=args)
+    agent = _load(options, paper)
+    env = other_env(agent.env, options.env)
+    bar = _bar(options.episodes)
+    result = evaluate(
+        agent,
+        env,
+        options.episodes,
+        options.seed,
+        record=VIDEO_EPISODES if options.render else 0,
+        progress=bar,
+    )
+    baselines = scores(env.name, env.options)
+    folder = options.out or Path(options.checkpoint).resolve().parent
+    entries = report(agent, result, options) if report else {}
+    lines = score_lines(env, result, baselines) + [f"{name:<10}{value}" for name, value in entries.items()]
+    print("\n".join(lines))
+    path = folder / "eval.json"
+    command = shlex.join(["python", Path(sys.argv[0]).name, *given])
+    write_eval(path, result, env, baselines, paper=paper, command=command, **entries)
+    print(f"wrote {path}")
+    if options.render:
+        from common.video import episodes_clip, write_video
+
+        frames = episodes_clip(agent, result.episodes)
+        print(f"wrote {write_video(folder / 'eval.mp4', frames, fps=20, notify=print)}")
+    return result
+
+
+def other_env(spec: EnvSpec, name: str | None) -> EnvSpec:
+    """The agent's env, or another one of its name with the options that still apply."""
+    if name is None or name == spec.name:
+        return spec
+    if suite_of(name) == suite_of(spec.name) and suite_of(name) != "toy":
+        return EnvSpec(name, spec.options)
+    return EnvSpec(name, {key: spec.options[key] for key in ("obs", "native_actions") if key in spec.options})
+
+
+def score_lines(env: EnvSpec, result: Result, baselines: dict) -> list[str]:
+    """The printed report: the score with its interval, the baselines with their protocols, the way to go."""
+    score = result.score()
+    episodes, seed = score["episodes"], result.seed
+    interval = "" if score["ci95"] is None else "  95 % CI {:.1f} .. {:.1f}".format(*score["ci95"])
+    lines = [
+        f"{env.name}: {episodes} episodes, seeds {seed}..{seed + episodes - 1}, {result.wall_s:.1f} s",
+        f"{'return':<10}{score['mean']:.1f}{interval}  sd {score['sd']:.1f}  IQM {score['iqm']:.1f}"
+        f"  min {score['min']:.1f}  max {score['max']:.1f}",
+        f"{'length':<10}{score['length']:.1f} policy steps",
+    ]
+    for name in BASELINES:
+        row = baselines.get(name)
+        lines.append(f"{name:<10}" + ("-" if row is None else f"{row['value']:.1f}  ({row['protocol']})"))
+    if (way := _way(score["mean"], baselines)) is not None:
+        lines.append(f"{'way':<10}{100 * way:.0f} % from max(random, blind) to the optimum")
+    return lines
+
+
+def _way(mean: float, baselines: dict) -> float | None:
+    values = {name: (baselines.get(name) or {}).get("value") for name in ("random", "blind", "optimum")}
+    return way_to_optimum(mean, **values)
+
+
+def write_eval(path: Path, result: Result, env: EnvSpec, baselines: dict, **entries: Any) -> None:
+    """eval.json (DESIGN section 10); what the training wrote into it (frames, cpu_s, label ...) stays."""
+    from common.atomic import write_json
+
+    kept = {}
+    if path.exists():
+        old = json.loads(path.read_text(encoding="utf-8"))
+        kept = {name: old[name] for name in KEPT if name in old}
+    data = {
+        "score": result.score(),
+        **{name: baselines.get(name) for name in BASELINES},
+        "way": _way(result.score()["mean"], baselines),
+        "env": asdict(env),
+        "seed": result.seed,
+        "returns": result.returns.tolist(),
+        "lengths": result.lengths.tolist(),
+        "infos": {
+            name: [None if np.isnan(x) else x for x in row.tolist()] for name, row in result.infos.items()
+        },
+        "eval_cpu_s": round(result.cpu_s, 2),
+        "eval_wall_s": round(result.wall_s, 2),
+        **kept,
+        **entries,
+    }
+    write_json(path, data)
+
+
+def visualize_main(
+    argv: Sequence[str] | None,
+    paper: str,
+    *,
+    args: type[VisualizeArgs] = VisualizeArgs,
+    description: str = "",
+    extras: Callable[[Agent, Window, Path, Any], Sequence[Path]] | None = None,
+) -> OpenLoop:
+    """Truth / dream / difference, free dreams, predicted rewards, error by horizon; then the paper's extras.
+
+    extras(agent, window, folder, args) -> files it wrote.
+    """
+    description = description or f"Draw what a {paper} model dreams."
+    options = parse_visualize(argv, description=description, args=args)
+    agent = _load(options, paper)
+    from common.plots import plot_errors, plot_heads
+    from common.video import visualize_imagination, visualize_vae, write_video
+
+    folder = options.out or Path(options.checkpoint).resolve().parent / "videos"
+    real = evaluate(agent, None, min(options.num_dreams, 5), options.seed, record=5, max_steps=REAL_STEPS)
+    window = make_window(real.episodes, options.num_dreams, options.context, options.horizon, options.seed)
+    print(
+        f"{agent.env.name}: {options.num_dreams} dreams, context {window.context}, horizon {window.horizon}"
+    )
+    if (window.context, window.horizon) != (options.context, options.horizon):
+        print(f"cut to the episodes ({max(map(len, real.episodes))} rows at most)")
+    mean = np.mean([episode_mean(episode) for episode in real.episodes], axis=0)
+    loop = open_loop(agent, window, mean=mean)
+    files = [write_video(folder / "open_loop.mp4", open_loop_clip(loop), fps=10, notify=print)]
+    frames = visualize_imagination(agent, window, options.horizon)
+    files.append(write_video(folder / "free_dreams.mp4", frames, fps=10, notify=print))
+    plot_errors(loop.errors, window.context, title=agent.env.name, path=folder / "rollout_error.png")
+    plot_heads(loop.dream, window.rew, ~window.is_terminal, window.mask, path=folder / "heads.png")
+    files += [folder / "rollout_error.png", folder / "heads.png"]
+    if any(key.startswith("image") for key in window.obs):
+        visualize_vae(agent, window, path=folder / "reconstruction.png")
+        files.append(folder / "reconstruction.png")
+    files += list(extras(agent, window, folder, options)) if extras else []
+    print("\n".join(error_lines(loop)))
+    print("\n".join(f"wrote {file}" for file in files))
+    return loop
+
+
+def episode_mean(episode: Episode) -> np.ndarray:
+    """Mean observation of an episode, for the `mean` baseline."""
+    from common.dreams import target
+
+    return target({key: value[None] for key, value in episode.obs.items()})[0].mean(0)
+
+
+def error_lines(loop: OpenLoop) -> list[str]:
+    """Errors at a few horizons as a small table, then how well the heads predict."""
+    horizon = loop.window.horizon
+    steps = [h for h in (1, 5, 15, 45) if h < horizon] + [horizon]
+    lines = ["mean squared error  " + "".join(f"{f'+{h}':>10}" for h in steps)]
+    for name, error in loop.errors.items():
+        lines.append(f"{name:<20}" + "".join(f"{error[h - 1]:>10.5f}" for h in steps))
+    for name, numbers in head_accuracy(loop).items():
+        lines.append(f"{name:<6}" + "  ".join(f"{key} {value:.3f}" for key, value in numbers.items()))
+    return lines
+
+
+def _load(options: EvalArgs | VisualizeArgs, paper: str) -> Agent:
+    """The agent on its device, generators seeded; UserError if another paper wrote the checkpoint."""
+    from common.device import pick_device
+    from common.seeding import seed_everything
+
+    device = pick_device(options.device, options.threads)
+    seed_everything(options.seed)
+    agent = load_agent(options.checkpoint, str(device))
+    if agent.paper != paper:
+        folder = agent.paper if agent.paper in AGENTS else "its paper's folder"
+        raise UserError(
+            f"{options.checkpoint} was written by {agent.paper}, not {paper}: use {folder}'s scripts"
+        )
+    return agent
+
+
+def _bar(total: int) -> Callable[[int], None] | None:
+    """A progress bar on a terminal, nothing elsewhere."""
+    if not sys.stderr.isatty():
+        return None
+    from tqdm import tqdm
+
+    bar = tqdm(total=total, unit="episode", leave=False)
+    return lambda ended: bar.update(ended - bar.n)
