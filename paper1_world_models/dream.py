@@ -1,0 +1,156 @@
+"""The environment that M makes: a controller can live and learn in it without a pixel (paper 1, "VizDoom Experiment").
+
+A dream begins with a stored first frame's posterior, then M's own samples follow each other.  `Dreams` is the core
+that evolution uses: N dreams in lockstep, dead ones leave the batch.  `DreamEnv` is the same as a Gymnasium
+VectorEnv, for any other learner.
+
+Shapes: N dreams, k living rows, Z latents, D hidden units, A action numbers, F controller features.
+"""
+
+from dataclasses import dataclass
+
+import gymnasium as gym
+import numpy as np
+import torch
+from gymnasium.vector import AutoresetMode, VectorEnv
+from gymnasium.vector.utils import batch_space
+from torch import Tensor
+
+from common.errors import UserError
+from paper1_world_models.config import DreamConfig
+from paper1_world_models.controller import Controller
+from paper1_world_models.rnn import MDNRNN, State, sample_next
+
+
+@dataclass(frozen=True)
+class Starts:
+    """Posteriors of stored first frames; every dream begins with a draw from one of them."""
+
+    mu: Tensor  # [M, Z]
+    logvar: Tensor  # [M, Z]
+
+    def draw(self, index: Tensor, generator: torch.Generator) -> Tensor:
+        """z_0 of the chosen starts.  [N] -> [N, Z]"""
+        mu, logvar = self.mu[index], self.logvar[index]
+        return mu + (0.5 * logvar).exp() * torch.randn(mu.shape, generator=generator, device=mu.device)
+
+
+class Dreams:
+    """N dreams: z [N, Z] and the state (h, c) after all that came before it."""
+
+    def __init__(self, rnn: MDNRNN, starts: Starts, cfg: DreamConfig, generator: torch.Generator):
+        if cfg.reward == "head" and not rnn.cfg.reward_head:
+            raise UserError("--dream.reward head needs a model trained with --rnn.reward-head True")
+        self.rnn, self.starts, self.cfg, self.generator = rnn, starts, cfg, generator
+
+    def reset(self, index: Tensor) -> None:
+        """Begin one dream per entry of index [N] (rows of the stored starts)."""
+        self.z = self.starts.draw(index, self.generator)  # [N, Z]
+        self.h, self.c = self.rnn.initial(len(index))
+        self.first = torch.ones(len(index), dtype=torch.bool, device=self.z.device)
+
+    def step(self, rows: Tensor, act: Tensor) -> tuple[Tensor, Tensor]:
+        """Dream on in `rows`.  [k], [k, A] -> reward [k], ended bool [k]"""
+        self.h[rows], self.c[rows], pred = self._advance(rows, act)
+        self.z[rows] = sample_next(pred, self.cfg.temperature, self.generator, self.rnn.cfg.shared_pi)
+        self.first[rows] = False
+        if pred.done is None:
+            ended = torch.zeros(len(rows), dtype=torch.bool, device=rows.device)
+        elif self.cfg.done == "cutoff":
+            ended = pred.done > 0  # probability above one half
+        else:
+            draw = torch.rand(pred.done.shape, generator=self.generator, device=rows.device)
+            ended = draw < pred.done.sigmoid()
+        return (pred.rew if self.cfg.reward == "head" else torch.ones(len(rows), device=rows.device)), ended
+
+    def _advance(self, rows: Tensor, act: Tensor):
+        state: State = (self.h[rows], self.c[rows])
+        h, c = self.rnn.step(self.z[rows], act, self.first[rows], state)
+        return h, c, self.rnn.predict(h)
+
+
+@torch.inference_mode()
+def dream_returns(dreams: Dreams, act, index: Tensor) -> np.ndarray:
+    """Play each dream to its end or the cap.  act(rows [k], dreams, t) -> [k, A]; starts [N] -> returns [N]"""
+    dreams.reset(index)
+    total = torch.zeros(len(index), device=index.device)
+    alive = torch.arange(len(index), device=index.device)
+    for t in range(dreams.cfg.max_steps):
+        rew, ended = dreams.step(alive, act(alive, dreams, t))
+        total[alive] += rew
+        alive = alive[~ended]
+        if not len(alive):
+            break
+    return total.cpu().numpy()
+
+
+def evolved_policy(controller: Controller, params: Tensor, candidate: Tensor):
+    """The controller as an `act` for `dream_returns`: row i uses vector candidate[i].  [P, n], [N]"""
+
+    def act(rows: Tensor, dreams: Dreams, t: int) -> Tensor:
+        feature = controller.feature(dreams.z[rows], dreams.h[rows], dreams.c[rows])  # [k, F]
+        return controller.act_many(params[candidate[rows]], feature)
+
+    return act
+
+
+class DreamEnv(VectorEnv):
+    """M as a Gymnasium VectorEnv: observations are C's features [N, F], actions those of the real environment."""
+
+    metadata = {"autoreset_mode": AutoresetMode.NEXT_STEP}
+
+    def __init__(
+        self,
+        num_envs: int,
+        rnn: MDNRNN,
+        controller: Controller,
+        starts: Starts,
+        cfg: DreamConfig,
+        action_space: gym.Space,
+        seed: int = 0,
+    ):
+        self.num_envs, self.cfg, self.controller = num_envs, cfg, controller
+        self.dreams = Dreams(rnn, starts, cfg, torch.Generator().manual_seed(seed))
+        self.single_observation_space = gym.spaces.Box(-np.inf, np.inf, (controller.features,), np.float32)
+        self.single_action_space = action_space
+        self.observation_space = batch_space(self.single_observation_space, num_envs)
+        self.action_space = batch_space(action_space, num_envs)
+        self._done = np.zeros(num_envs, bool)
+        self._steps = np.zeros(num_envs, np.int64)
+
+    def reset(self, *, seed: int | None = None, options: dict | None = None):
+        """New dreams everywhere -> features [N, F], {}"""
+        if isinstance(seed, (list, tuple)):
+            seed = seed[0]  # the dreams share one generator
+        if seed is not None:
+            self.dreams.generator.manual_seed(seed)
+        self.dreams.reset(self._draw_starts(self.num_envs))
+        self._done[:], self._steps[:] = False, 0
+        return self._features(), {}
+
+    @torch.inference_mode()
+    def step(self, actions: np.ndarray):
+        """Dream one step -> features, rewards, terminated, truncated, {}; ended dreams begin anew instead."""
+        rew = np.zeros(self.num_envs, np.float32)
+        terminated, truncated = np.zeros((2, self.num_envs), bool)
+        alive = torch.from_numpy(np.flatnonzero(~self._done))
+        for row in np.flatnonzero(self._done):
+            d = self.dreams
+            d.z[row] = d.starts.draw(self._draw_starts(1), d.generator)[0]
+            d.h[row], d.c[row], d.first[row] = 0.0, 0.0, True
+            self._steps[row] = 0
+        if len(alive):
+            act = torch.from_numpy(self.controller.codec.from_env(np.asarray(actions)))[alive]
+            r, ended = self.dreams.step(alive, act)
+            rew[alive], terminated[alive] = r.numpy(), ended.numpy()
+            self._steps[alive] += 1
+            truncated = (self._steps >= self.cfg.max_steps) & ~terminated
+        self._done = terminated | truncated
+        return self._features(), rew, terminated, truncated, {}
+
+    def _draw_starts(self, n: int) -> Tensor:
+        return torch.randint(len(self.dreams.starts.mu), (n,), generator=self.dreams.generator)
+
+    def _features(self) -> np.ndarray:
+        d = self.dreams
+        return self.controller.feature(d.z, d.h, d.c).numpy().astype(np.float32)

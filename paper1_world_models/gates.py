@@ -1,0 +1,134 @@
+"""Gates: a stage that is worse than its simple baselines does not hand over to the next one.
+
+V against the mean image; M against N(0, 1) and copy-the-last-frame; the dream against reality, by how long simple
+policies survive in both.  The last one matters most: loss and cross entropy do not reveal a dream that can be cheated
+(measured sheet of TakeCover, section 3).
+
+Shapes: N episodes, T steps, A action numbers, P controllers.
+"""
+
+import numpy as np
+import torch
+
+from common.errors import UserError
+from common.seeding import derive
+from paper1_world_models.agent import WorldModelsAgent
+from paper1_world_models.collect import Held, noop, random_action
+from paper1_world_models.controller import ActionCodec
+from paper1_world_models.dream import Dreams, dream_returns, evolved_policy
+from paper1_world_models.rollout import Episode, Noise, Player, play
+from paper1_world_models.run import Run
+
+REAL, DREAMT, LINEAR = 60, 200, 32  # episodes per policy in reality and in the dream; random linear controllers
+
+
+def judge(run: Run, name: str, failures: list[str]) -> None:
+    """Stop or warn, as the user asked."""
+    if not failures:
+        return
+    line = f"gate of {name} failed: {'; '.join(failures)}"
+    if run.cfg.gates == "stop":
+        raise UserError(f"{line}. Train it longer or on other data, or go on with --gates warn --resume {run.folder}")
+    run.log.note(f"warning: {line}")
+
+
+def vae_failures(error: dict[str, float], share: float) -> list[str]:
+    """`error` is vae.reconstruction_error's."""
+    if error["recon"] < share * error["mean_image"]:
+        return []
+    return [f"error {error['recon']:.1f} is not below {share:g} x {error['mean_image']:.1f} of the mean image"]
+
+
+def rnn_failures(scores: dict[str, float]) -> list[str]:
+    """`scores` are train_rnn.evaluate's, all in nats per dimension on held-out sequences."""
+    baselines = {"N(0, 1)": scores["nll_standard_normal"], "copy-the-last-frame": scores["nll_copy_last"]}
+    return [f"NLL {scores['nll']:.3f} is not below {b:.3f} of {name}" for name, b in baselines.items() if scores["nll"] >= b]
+
+
+class Table:
+    """A player that never looks: row i of an action table [N, T, A].  Stands where `Player` stands in `play`."""
+
+    def __init__(self, table: np.ndarray, codec: ActionCodec, slots: int):
+        self.table, self.codec, self.t = table, codec, np.zeros(slots, np.int64)
+
+    def reset(self, rows: np.ndarray) -> None:
+        """A new episode begins in `rows`."""
+        self.t[rows] = 0
+
+    def act(self, rows, frames, params, eps, first):
+        """params [k, 1] holds the row of the table."""
+        act = self.table[params[:, 0].long().numpy(), np.minimum(self.t[rows], self.table.shape[1] - 1)]
+        self.t[rows] += 1
+        return self.codec.to_env(act), act, None
+
+
+def blind_tables(agent: WorldModelsAgent, episodes: int, steps: int, seed: int) -> dict[str, np.ndarray]:
+    """Policies that do not look, as action tables: name -> [N, T, A]."""
+    rng, codec = np.random.default_rng(seed), agent.codec
+
+    def fill(policy_of_episode) -> np.ndarray:
+        policies = [policy_of_episode(i) for i in range(episodes)]
+        return np.stack([np.stack([policy(None) for _ in range(steps)]) for policy in policies])
+
+    uniform_prob = 1 / 3 if codec.kind == "thirds" else 0.0
+    tables = {
+        "no-op": np.broadcast_to(noop(codec), (episodes, steps, codec.size)),
+        "uniform": fill(
+            lambda i: lambda frame: noop(codec) if rng.random() < uniform_prob else random_action(codec, rng)
+        ),
+        "held": fill(lambda i: Held(agent.cfg.collect, codec, i, rng)),
+    }
+    if codec.kind == "thirds":
+        for name, value in (("left for ever", -1.0), ("right for ever", 1.0)):
+            tables[name] = np.full((episodes, steps, 1), value, np.float32)
+    return tables
+
+
+def dream_table(run: Run, agent: WorldModelsAgent, games) -> dict[str, dict[str, float]]:
+    """Mean score of simple policies in reality and in the dream: name -> {"real", "dream"}."""
+    cfg, seed = run.cfg, derive(run.cfg.seed, "gate")
+    steps, out = cfg.dream.max_steps, {}
+    generator = torch.Generator().manual_seed(seed % 2**63)
+    dreams = Dreams(agent.rnn, agent.starts, cfg.dream, generator)
+    starts = torch.randint(len(agent.starts.mu), (DREAMT,), generator=generator)
+    for name, table in blind_tables(agent, DREAMT, steps, seed).items():
+        episodes = [Episode(i, 0, derive(seed, i) % 10**9) for i in range(REAL)]
+        vectors = np.arange(REAL, dtype=np.float32)[:, None]
+        real = play(games, Table(table, agent.codec, games.slots), vectors, episodes, Noise(None))
+        actions = torch.from_numpy(np.ascontiguousarray(table))
+        dreamt = dream_returns(dreams, lambda rows, d, t, a=actions: a[rows, t], starts)
+        out[name] = {"real": real.mean().item(), "dream": dreamt.mean().item(), "real_sd": real.std().item()}
+    weights = np.random.default_rng(seed).standard_normal((LINEAR, agent.controller.size)).astype(np.float32) * 0.1
+    out["random linear"] = both_worlds(run, agent, games, dreams, weights, 4, seed)
+    if np.any(agent.params):  # a controller from an earlier pass: the competent policy
+        out["controller"] = both_worlds(run, agent, games, dreams, agent.params[None], 60, seed)
+    return out
+
+
+def both_worlds(run: Run, agent, games, dreams: Dreams, params: np.ndarray, each: int, seed: int) -> dict[str, float]:
+    """Controllers [P, n] played `each` times in reality and in the dream: means, and their correlation over P."""
+    cfg, P = run.cfg, len(params)
+    noise = Noise.draw(seed % 2**63, each, cfg.dream.max_steps, cfg.vae.latents, cfg.controller.z)
+    episodes = [Episode(p, r, derive(seed, "linear", r) % 10**9) for p in range(P) for r in range(each)]
+    player = Player(agent.vae, agent.rnn, agent.controller, games.slots)
+    real = play(games, player, params, episodes, noise).reshape(P, each).mean(1)
+    candidate = torch.arange(P).repeat_interleave(each)
+    starts = torch.randint(len(agent.starts.mu), (P * each,), generator=dreams.generator)
+    policy = evolved_policy(agent.controller, torch.from_numpy(params), candidate)
+    dreamt = dream_returns(dreams, policy, starts).reshape(P, each).mean(1)
+    out = {"real": real.mean().item(), "dream": dreamt.mean().item(), "real_sd": real.std().item()}
+    if P > 2 and real.std() > 0 and dreamt.std() > 0:
+        out["correlation"] = np.corrcoef(real, dreamt)[0, 1].item()
+    return out
+
+
+def dream_failures(table: dict[str, dict[str, float]]) -> list[str]:
+    """Thresholds of the measured sheet: blind policies within 30 %, a wall-hugger at most 2 x, random controllers at
+    most 1.5 x, a competent controller at least half as long as in reality."""
+    bounds = {"no-op": (0.7, 1.3), "uniform": (0.7, 1.3), "held": (0.7, 1.3), "random linear": (0, 1.5), "controller": (0.5, 2)}
+    out = []
+    for name, scores in table.items():
+        low, high = bounds.get(name, (0, 2))
+        if not low * scores["real"] <= scores["dream"] <= high * scores["real"]:
+            out.append(f"{name} scores {scores['dream']:.0f} in the dream and {scores['real']:.0f} in reality")
+    return out

@@ -1,0 +1,57 @@
+"""What the stages of a run share: its folder, its log, its environment and its off switch."""
+
+import resource
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from common.atomic import atomic_write
+from common.env_wrapper import EnvSpec
+from common.faults import SignalGuard
+from common.logger import Logger
+from paper1_world_models.config import Config
+
+
+CURVE = ("frames", "policy_steps", "updates", "wall_s", "cpu_s", "ret_mean", "ret_low", "ret_high", "episodes")
+
+
+class Stopped(Exception):
+    """SIGTERM or Ctrl-C came, the state is saved, the run ends."""
+
+
+@dataclass
+class Run:
+    """One run of train.py."""
+
+    cfg: Config
+    spec: EnvSpec
+    folder: Path
+    log: Logger
+    guard: SignalGuard
+    curve: list[dict] = field(default_factory=list)  # the rows of curve.csv
+    frames: int = 0  # frames taken from the real environment so far, all uses together
+    started: float = field(default_factory=time.time)
+
+    def state(self, stage: str, iteration: int) -> Path:
+        """Folder of a stage's resumable state."""
+        return self.folder / "state" / f"{stage}-{iteration:02d}"
+
+    def leave_if_asked(self) -> None:
+        """Call after a save."""
+        if self.guard.stop_requested:
+            raise Stopped
+
+    def add_to_curve(self, updates: int, mean: float, low: float, high: float, episodes: int) -> None:
+        """A row of curve.csv: a score on held-out seeds and what it took (DESIGN section 10)."""
+        steps = self.frames // self.spec.frames_per_step
+        values = (self.frames, steps, updates, time.time() - self.started, cpu_seconds(), mean, low, high, episodes)
+        self.curve.append(dict(zip(CURVE, values, strict=True)))
+        with atomic_write(self.folder / "curve.csv") as file:
+            rows = [",".join(f"{row[c]:.10g}" for c in CURVE) for row in self.curve]
+            file.write("\n".join([",".join(CURVE), *rows, ""]).encode())
+
+
+def cpu_seconds() -> float:
+    """CPU time of this process and of its ended children."""
+    own, children = resource.getrusage(resource.RUSAGE_SELF), resource.getrusage(resource.RUSAGE_CHILDREN)
+    return own.ru_utime + own.ru_stime + children.ru_utime + children.ru_stime

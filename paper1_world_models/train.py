@@ -1,0 +1,193 @@
+"""Paper 1, the whole procedure: collect -> V -> M -> C, and again for `--iterations` passes.
+
+    python train.py --preset tiny                                toy_dodge in minutes on one core
+    python train.py --preset tiny --train-in dream --iterations 3
+    python train.py --env CarRacing-v3 --preset cpu
+    python train.py --resume runs/toy_dodge/...                  goes on where it was; --stage runs one stage only
+"""
+
+if not __package__:  # run as a script: the repository root, not this folder, goes on the path
+    import pathlib
+    import sys
+
+    sys.path[0] = str(pathlib.Path(__file__).resolve().parents[1])
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from common.cli import link_latest, new_run_dir, parse_train, run_main, save_config, start_block
+from common.errors import UserError
+from paper1_world_models.config import PRESETS, SUITES, Config
+
+HERE = Path(__file__).resolve().parent
+PAPER = "paper1_world_models"
+PUBLISHED = {32: {"V": 4_348_547, "M": 422_368, "C": 867}, 64: {"V": 4_446_915, "M": 1_678_785, "C": 1_088}}
+
+
+@dataclass(frozen=True)
+class Extra:
+    """Flags that are not settings of the run."""
+
+    stage: Literal["all", "collect", "vae", "rnn", "controller"] = "all"
+    """Stop after this stage; with --resume its predecessors are taken from the run folder."""
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Parse, print what is to come, run the stages."""
+    command = parse_train(
+        argv, PRESETS, SUITES, default_env="toy_dodge", description=__doc__.split("\n")[0], extra=Extra
+    )
+    from common.device import pick_device  # torch from here on
+
+    device = pick_device(command.config.device, command.config.threads)
+    if command.dry_run:
+        print(describe(command, None, device))
+        return
+    folder = command.resume or new_run_dir(command.config.logdir, command.config.env, command.config.seed, HERE)
+    print(describe(command, folder, device), flush=True)
+    save_config(folder, command.config, paper=PAPER, preset=command.preset)
+    train(command.config, folder, device, command.extra.stage)
+    notice = link_latest(HERE, folder / "model.pt") if (folder / "model.pt").exists() else None
+    print(notice or f"done: python eval.py --checkpoint {folder} --render", flush=True)
+
+
+def train(cfg: Config, folder: Path, device, last_stage: str) -> None:
+    """The procedure of the article; every stage goes on where its state says it was."""
+    from common.env_wrapper import EnvSpec
+    from common.faults import SignalGuard
+    from common.logger import Logger
+    from common.seeding import derive, seed_everything
+    from paper1_world_models.agent import WorldModelsAgent
+    from paper1_world_models.collect import collect
+    from paper1_world_models.dataset import encode_shards
+    from paper1_world_models.run import Run, Stopped
+    from paper1_world_models.train_controller import train_controller
+    from paper1_world_models.train_rnn import train_rnn
+    from paper1_world_models.train_vae import train_vae
+
+    spec = EnvSpec(cfg.env, dict(cfg.env_options))
+    seed_everything(derive(cfg.seed, "weights"))
+    agent = new_agent(cfg, spec, device)
+    with SignalGuard() as guard, Logger(folder, resume_step=saved_steps(cfg, folder)) as log:
+        run = Run(cfg, spec, folder, log, guard)
+        try:
+            for iteration in range(cfg.iterations):
+                model = folder / "model.pt" if iteration else None
+                run.frames += collect_stage(run, collect, iteration, model)
+                if last_stage == "collect":
+                    continue
+                from common.shards import open_shards
+
+                shards = open_shards(folder / "data")
+                if iteration == 0:
+                    train_vae(run, agent, shards)  # V is frozen afterwards
+                    agent.stage = "vae"
+                    agent.save(folder / "model.pt")
+                if last_stage == "vae":
+                    break
+                data = encode_shards(agent.vae, shards, folder / "latents", iteration)
+                train_rnn(run, agent, data, iteration)
+                agent.stage = "rnn"
+                agent.save(folder / "model.pt")
+                if last_stage == "rnn":
+                    break
+                train_controller(run, agent, data, iteration)
+                agent.stage = "controller"
+                agent.save(folder / "model.pt")
+        except Stopped:
+            print(f"stopped; the state is saved: python train.py --resume {folder}", flush=True)
+
+
+def collect_stage(run, collect, iteration: int, model: Path | None) -> int:
+    """Collect one pass of episodes.  Returns the environment frames that it took."""
+    from common.shards import open_shards
+    from paper1_world_models.run import Stopped
+
+    def report(frames: int) -> bool:
+        run.log.progress(frames)
+        return run.guard.stop_requested
+
+    run.log.stage(f"collect-{iteration:02d}", unit="frames")
+    collect(run.cfg, run.spec, run.folder / "data", iteration, model, report)
+    if run.guard.stop_requested:
+        raise Stopped
+    shards = open_shards(run.folder / "data")
+    mine = [shards.episodes[i, 2] - 1 for i in range(len(shards.episodes)) if of_iteration(shards, i) == iteration]
+    return int(sum(mine)) * run.spec.frames_per_step
+
+
+def saved_steps(cfg: Config, folder: Path) -> dict[str, int]:
+    """Stage -> the step its saved state is at, -1 where there is none: what was logged after it is dropped."""
+    from common.checkpoint import RunState
+
+    stages = ["vae-00"] + [f"{stage}-{i:02d}" for i in range(cfg.iterations) for stage in ("rnn", "controller")]
+    found = {stage: RunState(folder / "state" / stage).load() for stage in stages}
+    return {stage: state[0] if state else -1 for stage, state in found.items()}
+
+
+def of_iteration(shards, episode: int) -> int:
+    """The iteration that collected an episode, out of its shard's name."""
+    return int(shards.folders[shards.episodes[episode, 0]].name[:2])
+
+
+def new_agent(cfg: Config, spec, device):
+    """Fresh networks for an environment."""
+    from paper1_world_models.agent import WorldModelsAgent
+    from paper1_world_models.controller import make_codec
+    from paper1_world_models.rollout import make_pixels
+
+    env = make_pixels(spec)
+    shape = env.observation_space["image"].shape
+    codec = make_codec(env.action_space, cfg.controller.actions)
+    env.close()
+    if shape != (cfg.vae.size, cfg.vae.size, cfg.vae.channels):
+        raise UserError(f"{spec.name} gives pictures {shape} and V takes {cfg.vae.size}: set --vae.size 64 or 16")
+    return WorldModelsAgent(cfg, spec, codec, device=device)
+
+
+def updates_to_come(cfg: Config) -> int:
+    """Gradient steps and generations of the run, for the progress bar; 0 epochs counted as vae.updates."""
+    frames = min(cfg.collect.episodes * cfg.collect.max_steps, cfg.steps or 10**12)
+    vae = cfg.epochs * frames // cfg.vae.batch or cfg.vae.updates
+    rnn = (cfg.rnn.updates + (cfg.iterations - 1) * cfg.rnn.again_updates) * cfg.rnn.train
+    first = cfg.first_generations if cfg.iterations > 1 and cfg.first_generations else cfg.generations
+    return vae + rnn + first + (cfg.iterations - 1) * cfg.generations
+
+
+def describe(command, folder: Path | None, device) -> str:
+    """The start block."""
+    import math
+
+    from common.env_wrapper import EnvSpec
+    from common.resources import forecast_disk, forecast_ram
+
+    cfg = command.config
+    agent = new_agent(cfg, EnvSpec(cfg.env, dict(cfg.env_options)), device)
+    counts = {
+        "V": sum(p.numel() for p in agent.vae.parameters()),
+        "M": sum(p.numel() for p in agent.rnn.parameters() if p.requires_grad),
+        "C": agent.controller.size,
+    }
+    frames = min(cfg.collect.episodes * cfg.collect.max_steps, cfg.steps or 10**12)
+    frames += (cfg.iterations - 1) * cfg.collect.again_frames
+    row = math.prod(agent.vae.cfg.size for _ in range(2)) * cfg.vae.channels + 4 * agent.codec.size + 7
+    latents = 4 * cfg.vae.latents + 4 * agent.codec.size + 7
+    flag = "--collect.episodes"
+    return start_block(
+        command,
+        run_dir=folder,
+        parameters=counts,
+        published=PUBLISHED.get(cfg.vae.latents) if command.preset == "paper" else None,
+        frames=frames,
+        updates={"V and M": updates_to_come(cfg) - cfg.generations, "generations of C": cfg.generations},
+        forecasts=[
+            forecast_disk(frames * row, "frames (at most)", flag, folder or HERE),
+            forecast_ram(frames * latents, "latents (at most)", flag),
+        ],
+        device=str(device),
+    )
+
+
+if __name__ == "__main__":
+    run_main(main)

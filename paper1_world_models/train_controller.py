@@ -1,0 +1,118 @@
+"""Step 4: evolve C, in the real environment or inside M's dream (paper 1, appendix A.4)."""
+
+import numpy as np
+import torch
+
+from common.checkpoint import RunState
+from common.scores import bootstrap_ci
+from common.seeding import derive
+from paper1_world_models.agent import WorldModelsAgent
+from paper1_world_models.dataset import Latents, Windows, make_batch
+from paper1_world_models.dream import Dreams, dream_returns, evolved_policy
+from paper1_world_models.evolve import Basis, Evolution, as_tensor, generation_seeds, held_out_seeds
+from paper1_world_models.gates import dream_failures, dream_table, judge
+from paper1_world_models.rollout import Games, Noise, Player, grid, make_games, play
+from paper1_world_models.run import Run
+
+
+def train_controller(run: Run, agent: WorldModelsAgent, data: Latents | None, iteration: int) -> None:
+    """Evolve, checkpoint every generation, score the mean vector on held-out seeds; ends with it in agent.params."""
+    cfg, evolve = run.cfg, run.cfg.evolve
+    saved = RunState(run.state("controller", iteration))
+    found = saved.load()
+    run.log.stage(f"controller-{iteration:02d}", unit="generations", start=found[0] if found else 0)
+    games = make_games(run.spec, evolve.slots, cfg.num_envs, (cfg.vae.size, cfg.vae.size, cfg.vae.channels))
+    try:
+        if found is None:
+            basis = make_basis(run, agent, data)
+            if cfg.train_in == "dream":
+                table = dream_table(run, agent, games)
+                run.log.scalars(0, {f"gate/{n}/{k}": v for n, row in table.items() for k, v in row.items()})
+                judge(run, "the dream", dream_failures(table))
+        else:
+            matrix = found[1]["basis"]
+            basis = Basis(None if matrix is None else matrix.numpy(), agent.controller.size)
+        evolution = Evolution(basis.size, evolve.population, evolve.sigma, derive(cfg.seed, "cma", iteration))
+        if found is not None:
+            evolution.load_state_dict(found[1]["evolution"])
+            run.frames, run.curve = found[1]["frames"], found[1]["curve"]
+        first_of_many = iteration == 0 and cfg.iterations > 1
+        generations = (cfg.first_generations or cfg.generations) if first_of_many else cfg.generations
+        while evolution.generation < generations:
+            g = evolution.generation
+            params = basis(evolution.ask())  # [P, n]
+            returns = (dream_fitness if cfg.train_in == "dream" else real_fitness)(run, agent, games, params, g, iteration)
+            evolution.tell(returns)
+            agent.params = np.float32(basis(evolution.mean))  # the mean, not the luckiest sample
+            run.log.progress(g + 1, updates=g + 1, ret=returns.mean())
+            fitness = {"mean": returns.mean(), "best": returns.max(), "worst": returns.min()}
+            run.log.scalars(g + 1, {**fitness, "sigma": evolution.es.sigma, "frames": run.frames})
+            last = g + 1 == generations
+            if last or (cfg.eval_every and (g + 1) % cfg.eval_every == 0):
+                score(run, agent, games, g + 1, iteration)
+            state = {"evolution": evolution.state_dict(), "basis": basis.matrix, "frames": run.frames, "curve": run.curve}
+            saved.save(g + 1, state)
+            agent.save(run.folder / "model.pt")
+            run.leave_if_asked()
+        agent.params = np.float32(basis(evolution.mean))
+    finally:
+        games.close()
+
+
+def real_fitness(run: Run, agent, games: Games, params: np.ndarray, generation: int, iteration: int) -> np.ndarray:
+    """Mean return of every candidate in the real environment; all play the same seeds.  [P, n] -> [P]"""
+    cfg = run.cfg
+    seeds = generation_seeds(cfg.evolve, derive(cfg.seed, iteration), generation)
+    noise = Noise.draw(derive(cfg.seed, "noise", iteration, generation), len(seeds), 1024, cfg.vae.latents, cfg.controller.z)
+    player = Player(agent.vae, agent.rnn, agent.controller, games.slots)
+    episodes = grid(len(params), seeds)
+    returns = play(games, player, params, episodes, noise, cfg.evolve.max_steps)
+    run.frames += sum(e.length for e in episodes) * run.spec.frames_per_step
+    return returns.reshape(len(params), len(seeds)).mean(1)
+
+
+def dream_fitness(run: Run, agent, games: Games, params: np.ndarray, generation: int, iteration: int) -> np.ndarray:
+    """The same inside M: P x R dreams in lockstep, all candidates from the same R start frames.  [P, n] -> [P]"""
+    cfg, P, R = run.cfg, len(params), run.cfg.evolve.rollouts
+    generator = torch.Generator().manual_seed(derive(cfg.seed, "dream", iteration, generation))
+    dreams = Dreams(agent.rnn, agent.starts, cfg.dream, generator)
+    starts = torch.randint(len(agent.starts.mu), (R,), generator=generator).repeat(P)
+    policy = evolved_policy(agent.controller, as_tensor(params), torch.arange(P).repeat_interleave(R))
+    return dream_returns(dreams, policy, starts).reshape(P, R).mean(1)
+
+
+def score(run: Run, agent: WorldModelsAgent, games: Games, generation: int, iteration: int) -> float:
+    """Play the mean vector on held-out seeds in the real environment, log it, add a row to curve.csv."""
+    cfg = run.cfg
+    seeds = held_out_seeds(cfg.evolve.eval_episodes)
+    noise = Noise.draw(derive(cfg.seed, "held out"), len(seeds), 1024, cfg.vae.latents, cfg.controller.z)
+    episodes = grid(1, seeds)
+    player = Player(agent.vae, agent.rnn, agent.controller, games.slots)
+    returns = play(games, player, agent.params[None], episodes, noise)
+    low, high = bootstrap_ci(returns)
+    laps = float(np.mean([e.lap for e in episodes]))
+    mean = float(returns.mean())
+    run.log.scalars(generation, {"test_return": mean, "test_sd": returns.std(), "test_lap_finished": laps})
+    run.log.note(f"generation {generation}: {mean:.1f} +- {returns.std():.1f} over {len(returns)} held-out episodes")
+    run.add_to_curve(generation, mean, low, high, len(returns))
+    return mean
+
+
+def make_basis(run: Run, agent: WorldModelsAgent, data: Latents | None) -> Basis:
+    """The search space; `pca` looks at C's input on the collected data."""
+    controller = agent.controller
+    if run.cfg.evolve.basis == "plain":
+        return Basis(None, controller.size)
+    cfg, rnn = run.cfg.rnn, agent.rnn
+    batch_of = Windows(data, data.split()[0], 64, 100, derive(run.cfg.seed, "basis"))
+    generator = torch.Generator().manual_seed(derive(run.cfg.seed, "basis noise"))
+    features = []
+    with torch.inference_mode():
+        for i in range(4):
+            batch = make_batch(data, batch_of(i), generator, True, agent.device)
+            h, c = rnn.initial(64)
+            for t in range(batch.act.shape[1]):  # C at step t sees the state of steps < t
+                valid = batch.valid[:, t]
+                features.append(controller.feature(batch.z[:, t], h, c)[valid])
+                h, c = rnn.step(batch.z[:, t], batch.act[:, t], batch.restart[:, t], (h, c))
+    return Basis.pca(torch.cat(features).double().cpu().numpy(), controller)
