@@ -84,17 +84,15 @@ class ReplayBuffer:
         return ids
 
     def close_episodes(self, envs: np.ndarray | None = None) -> None:
-        """Make each stream's newest row a last one (not terminal), its action zeros, unless it is one."""
+        """Make the newest row of each stream a last one, its action zeros; whether it is terminal stays."""
         envs = np.arange(self.num_envs) if envs is None else np.asarray(envs)
         envs = envs[self._counts[envs] > 0]
         slots = self._slots((self._counts[envs] - 1) * self.num_envs + envs)
-        slots = slots[~self.storage.arrays["is_last"][slots]]
-        if len(slots):
-            last = {"is_last": np.ones(len(slots), bool)}
-            if "act" in self.storage.fields:
-                last["act"] = np.zeros_like(self.storage.arrays["act"][slots])
-            self.storage.write(slots, last)
-            self._episodes = None
+        last = {"is_last": np.ones(len(slots), bool)}
+        if "act" in self.storage.fields:
+            last["act"] = np.zeros_like(self.storage.arrays["act"][slots])
+        self.storage.write(slots, last)
+        self._episodes = None
 
     def episodes(self) -> Episodes:
         """The table of stored episodes."""

@@ -102,6 +102,8 @@ def test_action_reward_and_observation_are_aligned(mode):
     np.testing.assert_array_equal(led[inside], shown[inside])
     assert (led[natural] == 0).all() and batch["is_first"][:, 0].all()
     np.testing.assert_array_equal(batch["is_first"][:, 1:], natural[:, 1:])
+    oldest = buffer._streams()[0] * 3 + np.arange(3)
+    assert (buffer.previous("vector", oldest) == 0).all()  # what led there is overwritten
 
 
 def test_against_a_list_of_rows():
@@ -278,6 +280,7 @@ def test_a_cut_stream_is_closed():
     rows = buffer.gather(np.array([2, 3]))
     assert rows["is_last"].tolist() == [True, False] and rows["act"].tolist() == [0, 7]
     assert not rows["is_terminal"].any()
+    assert buffer.episodes().is_open.tolist() == [False, True, True]
     buffer.close_episodes()
     assert not buffer.episodes().is_open.any()
 
@@ -317,6 +320,7 @@ def test_resume_is_bit_exact_and_older_versions_stay(tmp_path, mapped, monkeypat
     state, buffer = RunState(tmp_path / "state"), make("live")
     for version in range(3):  # the rings of 30 rows overwrite themselves
         busy(buffer, version, 45)
+        fill(buffer, [14])  # leaves fresh windows in the online queue
         tree, files = buffer.save(state.folder / "replay", state.next_version)
         state.save(version, {"replay": tree}, files=files)
     expected = busy(buffer, 7, 40)
@@ -336,9 +340,18 @@ def test_resume_is_bit_exact_and_older_versions_stay(tmp_path, mapped, monkeypat
     older.restore(state.folder / "replay", parts["replay"])
     for version in range(2):
         busy(twin, version, 45)
+        fill(twin, [14])
     assert step == 1
     for key in FIELDS:
         np.testing.assert_array_equal(older.storage.arrays[key], twin.storage.arrays[key])
+
+    older.add(row(2, True))  # the next version names the files of the restored one where nothing changed
+    tree, files = older.save(state.folder / "replay", state.next_version)
+    state.save(3, {"replay": tree}, files=files)
+    again = make("again")
+    again.restore(state.folder / "replay", RunState(tmp_path / "state").load()[1]["replay"])
+    for key in FIELDS:
+        np.testing.assert_array_equal(again.storage.arrays[key], older.storage.arrays[key])
 
 
 def test_a_checkpoint_writes_only_what_changed(tmp_path, monkeypatch):
