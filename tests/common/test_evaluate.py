@@ -11,7 +11,7 @@ from common.envs.toys import ToyEnv, ToyVectorEnv
 from common.errors import UserError
 from common.evaluate import evaluate, play, resets_one_by_one
 from common.scripts import eval_main, other_env, visualize_main
-from tests.common.fake_agent import (
+from common.testing import (
     CountingEnv,
     EnvSpec,
     FakeAgent,

@@ -1,4 +1,7 @@
-"""A counting env and an agent without any network, to test what is written over the Agent protocol."""
+"""A counting env and an agent without any network: for tests of what is written over the protocols.
+
+Here and not in tests/, because other packages install a `tests` of their own (opensimplex, with crafter).
+"""
 
 import gymnasium as gym
 import numpy as np
