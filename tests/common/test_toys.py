@@ -173,6 +173,16 @@ def test_dodge_every_pd_rule_of_the_sheet_survives():
         assert set(rollout(core)[0]) == {200.0}
 
 
+def test_dodge_slides_and_stops_at_the_border():
+    """v <- 0.90 v + 0.45 a, and 0 where the player is stopped."""
+    core, rows = make_core(toy_core("toy_dodge"), 3), np.arange(3)
+    core.reset(rows, rows)
+    core.x[:], core.v[:] = [20, 1, 51], [2, -3, 3]
+    core.step(rows, np.array([2, 0, 1]))
+    np.testing.assert_allclose(core.v, [2.25, 0, 0])
+    np.testing.assert_allclose(core.x, [22.25, 0, 52])
+
+
 def test_dodge_wall_timing():
     """29 steps per wall, a new gap each time, contact on steps 20 to 27."""
     core, row = make_core(toy_core("toy_dodge"), 1), np.array([0])
@@ -207,7 +217,7 @@ def test_dodge_picture_equals_a_fine_grid():
         difference = np.abs(frame - fine.reshape(64, 8, 64, 8, 3).mean((1, 3)))
         # Two roundings add up where the player meets the wall.  (Where an edge of the gap and one of the
         # player share a pixel column, blending one after the other is only an approximation: not drawn here.)
-        assert difference.max() <= 1.01
+        assert difference.max() <= 1.01 and difference[:48].max() <= 0.51
 
 
 # --- toy_catch (papers 3, 4, 5) ---
