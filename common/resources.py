@@ -53,7 +53,15 @@ def forecast_disk(size: float, what: str, flag: str, path: str | Path) -> str:
 
 
 def peak_ram() -> int:
-    """The most bytes of RAM that this process ever held."""
+    """The most bytes of RAM that this process ever held.
+
+    Not from getrusage where it can be helped: that survives exec, so a worker would report its parent's peak.
+    """
+    try:
+        lines = Path("/proc/self/status").read_text().splitlines()
+        return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM:"))
+    except (OSError, StopIteration):
+        pass
     unit = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 

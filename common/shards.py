@@ -152,8 +152,7 @@ class Shards:
             self.info += [episode["info"] for episode in episodes]
             counts.append(sum(episode["length"] for episode in episodes))
             for name, (shape, dtype) in self.fields.items():
-                file, size = folder / f"{name}.bin", (counts[-1], *shape)
-                # An empty file cannot be mapped.
+                file, size = folder / f"{name}.bin", (counts[-1], *shape)  # an empty file cannot be mapped
                 array = np.memmap(file, dtype, "r", shape=size) if counts[-1] else np.empty(size, dtype)
                 self.arrays[name].append(array)
         self.episodes = np.array(table, np.int64).reshape(-1, 3)  # [E, 3]: shard, start in the shard, length
@@ -233,14 +232,14 @@ def _read_episodes(folder: Path, fields: Mapping[str, Row]) -> list[dict[str, An
     """Finished episodes whose rows are there: a torn last line, or rows lost in a power cut, end the list."""
     index, files = folder / "episodes.jsonl", {name: folder / f"{name}.bin" for name in fields}
     if not all(file.exists() for file in (index, *files.values())):
-        return []
+        return []  # a fresh shard
     stored = min(file.stat().st_size // _row_bytes(*fields[name]) for name, file in files.items())
     episodes: list[dict[str, Any]] = []
     rows = 0
-    for line in index.read_bytes().splitlines(keepends=True):
+    for line in index.read_bytes().splitlines():
         try:
             episode = json.loads(line)
-            whole = line.endswith(b"\n") and episode["start"] == rows
+            whole = episode["start"] == rows
             rows += episode["length"]
         except (ValueError, KeyError, TypeError):
             whole = False
