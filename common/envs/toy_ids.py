@@ -1,0 +1,31 @@
+"""The toys under their names: `toy_dodge` and its like, alone or as their native batch."""
+
+from typing import Any
+
+import gymnasium as gym
+from gymnasium.vector import VectorEnv
+
+from common.envs.toys import TOYS, ToyEnv, ToyVectorEnv, toy_core
+from common.envs.wrappers import option_defaults, pixels_only
+
+
+def names() -> list[str]:
+    """All toys."""
+    return list(TOYS)
+
+
+def make(name: str, mode: str = "train", obs: str = "auto", **options) -> gym.Env:
+    """One game."""
+    pixels_only(name, obs)
+    return ToyEnv(toy_core(name), **options)
+
+
+def make_vector(name: str, num: int, mode: str = "train", obs: str = "auto", **options) -> VectorEnv:
+    """num games in lockstep, without a process or a loop per game."""
+    pixels_only(name, obs)
+    return ToyVectorEnv(toy_core(name), num, **options)
+
+
+def options(name: str) -> dict[str, Any]:
+    """Option -> default."""
+    return option_defaults(toy_core(name))
