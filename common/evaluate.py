@@ -64,7 +64,7 @@ def evaluate(
     most = num_envs or (MAX_TOYS if suite_of(env.name) == "toy" else MAX_ENVS)
     rounds = -(-episodes // most)
     clock, cpu = time.perf_counter(), _cpu_seconds()
-    envs = env.make_vector(-(-episodes // rounds), "eval", backend)  # equally full rounds
+    envs = env.make_vector(-(-episodes // rounds), "eval", backend=backend)  # equally full rounds
     try:
         result = play(agent, envs, episodes, seed, **kwargs)
     finally:

@@ -14,6 +14,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from common.agent import Dream
 
@@ -93,6 +94,7 @@ def plot_errors(
             color += 1
     ax.set(xlabel=f"rows after {context} rows of context", ylabel="mean squared error", title=title)
     ax.set_ylim(bottom=0)
+    ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     ax.legend(frameon=False, fontsize=8)
     return _finish(figure, path)
 

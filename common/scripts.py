@@ -104,8 +104,8 @@ def score_lines(env: EnvSpec, result: Result, baselines: dict) -> list[str]:
         f"{'length':<10}{score['length']:.1f} policy steps",
     ]
     for name in BASELINES:
-        row = baselines.get(name)
-        lines.append(f"{name:<10}" + ("-" if row is None else f"{row['value']:.1f}  ({row['protocol']})"))
+        rows = baselines.get(f"{name}_all") or [baselines.get(name)]  # several papers may have published one
+        lines += [f"{name:<10}" + (f"{r['value']:.1f}  ({r['protocol']})" if r else "-") for r in rows]
     if (way := _way(score["mean"], baselines)) is not None:
         lines.append(f"{'way':<10}{100 * way:.0f} % from max(random, blind) to the optimum")
     return lines

@@ -180,7 +180,7 @@ def episodes_clip(agent: Agent, episodes: Sequence[Episode]) -> np.ndarray:
         panels = {
             "observation": real,
             "reconstruction": dream_clips(recon.obs)[0],
-            "running return": curve_panel(np.cumsum(episode.rew)),
+            "running return": curve_panel(np.cumsum(episode.rew), height=upscale(to_rgb(real)).shape[1]),
         }
         title = f"episode {number}, seed {episode.seed}: return {episode.rew.sum():.1f}"
         clips.append(annotate(side_by_side(panels), title, size=14))
