@@ -18,10 +18,10 @@ import numpy as np
 
 from common.env_wrapper import EnvSpec
 from common.errors import UserError
-from common.seeding import derive
 from common.shards import ShardWriter
 from paper1_world_models.config import CollectConfig, Config
 from paper1_world_models.controller import ActionCodec, make_codec
+from paper1_world_models.evolve import training_seed
 from paper1_world_models.rollout import make_pixels
 
 MAX_RESTARTS = 3
@@ -176,10 +176,10 @@ def collect_shard(job: Job, report: Callable[[int], bool] | None = None) -> int:
     with ShardWriter(job.folder, fields) as writer:
         index = max((e["info"]["index"] for e in writer.episodes), default=job.worker - job.workers)
         while (index := index + job.workers) < last and writer.rows < job.frames:
-            seed = derive(job.cfg.seed, "collect", job.iteration, index)
+            seed = training_seed(job.cfg.seed, "collect", job.iteration, index)
             rng = np.random.default_rng(seed)
             policy = make_policy(job, codec, models, index, rng)
-            rows, ret = play_episode(env, codec, policy, cfg, seed % 10**9)
+            rows, ret = play_episode(env, codec, policy, cfg, seed)
             if len(rows["rew"]) > cfg.min_length:
                 writer.add_episode(rows, index=index, ret=ret)
             if report and report(writer.rows):

@@ -168,7 +168,9 @@ class DreamConfig:
     starts: int = 1000
     """Stored first frames that dreams begin with (H)."""
     reward: Literal["survival", "head"] = "survival"
-    """1 per step (H: TakeCover), or M's reward head."""
+    """A constant per step survived (H: TakeCover), or M's reward head."""
+    step_reward: float = 1.0
+    """That constant: frames per step, so that dream and reality count alike."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -280,8 +282,9 @@ _DOOM_TINY = _DOOM | {  # recipe B of the measured sheet
     "evolve.max_steps": 0,
     "eval_every": 20,
     "evolve.eval_episodes": 10,
-    "evolve.slots": 512,
+    "evolve.slots": 8,
     "dream.max_steps": 522,
+    "dream.step_reward": 4.0,
 }
 _GYM = {  # a user's own environment, or BipedalWalker-v3 from its rendered picture
     "rnn.done_head": True,

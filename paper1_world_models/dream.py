@@ -61,7 +61,8 @@ class Dreams:
         else:
             draw = torch.rand(pred.done.shape, generator=self.generator, device=rows.device)
             ended = draw < pred.done.sigmoid()
-        return (pred.rew if self.cfg.reward == "head" else torch.ones(len(rows), device=rows.device)), ended
+        rew = pred.rew if self.cfg.reward == "head" else torch.full(ended.shape, self.cfg.step_reward)
+        return rew, ended
 
     def _advance(self, rows: Tensor, act: Tensor):
         state: State = (self.h[rows], self.c[rows])

@@ -127,14 +127,19 @@ class Basis:
         return cls(matrix, controller.size)
 
 
-def generation_seeds(cfg: EvolveConfig, seed: int, generation: int) -> list[int]:
-    """New episode seeds for every generation, the same for all its candidates; below 1e9, training's range."""
-    return [derive(seed, "evolve", generation, r) % 10**9 for r in range(cfg.rollouts)]
+def training_seed(*keys: int | str) -> int:
+    """A seed for an episode that trains something.  0..9,999 are kept for eval.py, 2e9 and up for `held_out_seeds`."""
+    return 10_000 + derive(*keys) % 10**9
 
 
-def held_out_seeds(episodes: int, offset: int = 0) -> list[int]:
-    """Seeds that evolution never plays: 1e9 and up (`eval.py` has its own range, from 2e9 by default)."""
-    return [10**9 + offset + i for i in range(episodes)]
+def generation_seeds(cfg: EvolveConfig, seed: int, iteration: int, generation: int) -> list[int]:
+    """New episode seeds for every generation, the same for all its candidates (common random numbers)."""
+    return [training_seed(seed, "evolve", iteration, generation, r) for r in range(cfg.rollouts)]
+
+
+def held_out_seeds(episodes: int) -> list[int]:
+    """Seeds for scores during the run."""
+    return [2 * 10**9 + i for i in range(episodes)]
 
 
 def as_tensor(params: np.ndarray) -> Tensor:

@@ -16,6 +16,7 @@ from paper1_world_models.agent import WorldModelsAgent
 from paper1_world_models.collect import Held, noop, random_action
 from paper1_world_models.controller import ActionCodec
 from paper1_world_models.dream import Dreams, dream_returns, evolved_policy
+from paper1_world_models.evolve import training_seed
 from paper1_world_models.rollout import Episode, Noise, Player, play
 from paper1_world_models.run import Run
 
@@ -92,7 +93,7 @@ def dream_table(run: Run, agent: WorldModelsAgent, games) -> dict[str, dict[str,
     dreams = Dreams(agent.rnn, agent.starts, cfg.dream, generator)
     starts = torch.randint(len(agent.starts.mu), (DREAMT,), generator=generator)
     for name, table in blind_tables(agent, DREAMT, steps, seed).items():
-        episodes = [Episode(i, 0, derive(seed, i) % 10**9) for i in range(REAL)]
+        episodes = [Episode(i, 0, training_seed(seed, i)) for i in range(REAL)]
         vectors = np.arange(REAL, dtype=np.float32)[:, None]
         real = play(games, Table(table, agent.codec, games.slots), vectors, episodes, Noise(None))
         actions = torch.from_numpy(np.ascontiguousarray(table))
@@ -109,7 +110,7 @@ def both_worlds(run: Run, agent, games, dreams: Dreams, params: np.ndarray, each
     """Controllers [P, n] played `each` times in reality and in the dream: means, and their correlation over P."""
     cfg, P = run.cfg, len(params)
     noise = Noise.draw(seed % 2**63, each, cfg.dream.max_steps, cfg.vae.latents, cfg.controller.z)
-    episodes = [Episode(p, r, derive(seed, "linear", r) % 10**9) for p in range(P) for r in range(each)]
+    episodes = [Episode(p, r, training_seed(seed, "linear", r)) for p in range(P) for r in range(each)]
     player = Player(agent.vae, agent.rnn, agent.controller, games.slots)
     real = play(games, player, params, episodes, noise).reshape(P, each).mean(1)
     candidate = torch.arange(P).repeat_interleave(each)

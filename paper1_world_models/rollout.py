@@ -15,12 +15,14 @@ from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
 from typing import Protocol
 
+import gymnasium as gym
 import numpy as np
 import torch
 from torch import Tensor
 
-from common.env_wrapper import EnvSpec, make_env, suite_of
+from common.env_wrapper import EnvSpec, suite_of
 from common.errors import UserError
+from paper1_world_models.config import Config
 from paper1_world_models.controller import Controller
 from paper1_world_models.rnn import MDNRNN
 from paper1_world_models.vae import VAE, resample
@@ -55,7 +57,8 @@ class ToyGames:
     def __init__(self, spec: EnvSpec, slots: int):
         from common.envs.toys import make_core, toy_core
 
-        self.slots, self.core = slots, make_core(toy_core(spec.name), slots, **spec.options)
+        options = {key: value for key, value in spec.options.items() if key != "native_actions"}
+        self.slots, self.core = slots, make_core(toy_core(spec.name), slots, **options)
 
     def reset(self, rows: np.ndarray, seeds: list[int]) -> np.ndarray:
         """Start games.  [k] -> uint8 [k, H, W, C]"""
@@ -214,16 +217,19 @@ class ProcessGames:
                 process.kill()
 
 
-def make_pixels(spec: EnvSpec):
-    """One environment as paper 1 wants it: pictures, and actions within the environment's own bounds."""
-    options = {"obs": "pixels", "size": 64} if suite_of(spec.name) == "gym" else {}
-    env = make_env(spec.name, "eval", native_actions=True, **options | spec.options)
+def env_spec(cfg: Config) -> EnvSpec:
+    """The environment as paper 1 wants it: pictures, and actions within the environment's own bounds."""
+    pixels = {"obs": "pixels", "size": cfg.vae.size} if suite_of(cfg.env) == "gym" else {}
+    return EnvSpec(cfg.env, {"native_actions": True, **pixels, **cfg.env_options})
+
+
+def make_pixels(spec: EnvSpec) -> gym.Env:
+    """One environment; UserError where its observations are not square RGB pictures."""
+    env = spec.make("eval")
     image = env.observation_space.spaces.get("image")
     if image is None or image.shape[0] != image.shape[1] or image.shape[-1] != 3:
-        raise UserError(
-            f"paper 1 needs square RGB pictures; {spec.name} gives {dict(env.observation_space.spaces)}: "
-            "try --env-options obs pixels size 64"
-        )
+        found = {key: space.shape for key, space in env.observation_space.items()}
+        raise UserError(f"paper 1 needs square RGB pictures and {spec.name} gives {found}: see its --env-options")
     return env
 
 

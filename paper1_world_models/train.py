@@ -54,19 +54,19 @@ def main(argv: list[str] | None = None) -> None:
 
 def train(cfg: Config, folder: Path, device, last_stage: str) -> None:
     """The procedure of the article; every stage goes on where its state says it was."""
-    from common.env_wrapper import EnvSpec
     from common.faults import SignalGuard
     from common.logger import Logger
     from common.seeding import derive, seed_everything
     from paper1_world_models.agent import WorldModelsAgent
     from paper1_world_models.collect import collect
     from paper1_world_models.dataset import encode_shards
+    from paper1_world_models.rollout import env_spec
     from paper1_world_models.run import Run, Stopped
     from paper1_world_models.train_controller import train_controller
     from paper1_world_models.train_rnn import train_rnn
     from paper1_world_models.train_vae import train_vae
 
-    spec = EnvSpec(cfg.env, dict(cfg.env_options))
+    spec = env_spec(cfg)
     seed_everything(derive(cfg.seed, "weights"))
     agent = new_agent(cfg, spec, device)
     with SignalGuard() as guard, Logger(folder, resume_step=saved_steps(cfg, folder)) as log:
@@ -159,11 +159,11 @@ def describe(command, folder: Path | None, device) -> str:
     """The start block."""
     import math
 
-    from common.env_wrapper import EnvSpec
     from common.resources import forecast_disk, forecast_ram
+    from paper1_world_models.rollout import env_spec
 
     cfg = command.config
-    agent = new_agent(cfg, EnvSpec(cfg.env, dict(cfg.env_options)), device)
+    agent = new_agent(cfg, env_spec(cfg), device)
     counts = {
         "V": sum(p.numel() for p in agent.vae.parameters()),
         "M": sum(p.numel() for p in agent.rnn.parameters() if p.requires_grad),

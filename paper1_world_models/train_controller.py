@@ -62,7 +62,7 @@ def train_controller(run: Run, agent: WorldModelsAgent, data: Latents | None, it
 def real_fitness(run: Run, agent, games: Games, params: np.ndarray, generation: int, iteration: int) -> np.ndarray:
     """Mean return of every candidate in the real environment; all play the same seeds.  [P, n] -> [P]"""
     cfg = run.cfg
-    seeds = generation_seeds(cfg.evolve, derive(cfg.seed, iteration), generation)
+    seeds = generation_seeds(cfg.evolve, cfg.seed, iteration, generation)
     noise = Noise.draw(derive(cfg.seed, "noise", iteration, generation), len(seeds), 1024, cfg.vae.latents, cfg.controller.z)
     player = Player(agent.vae, agent.rnn, agent.controller, games.slots)
     episodes = grid(len(params), seeds)

@@ -1,0 +1,139 @@
+"""Draw what M dreams: `python visualize.py --checkpoint model.pt --num-dreams 5`.
+
+Besides what every paper draws (truth / dream / difference, free dreams, heads, error over the horizon): truth,
+reconstruction, one-step prediction and open-loop dream side by side; a walk along single latents; free dreams at
+several temperatures; and how long the controller lives in dreams of each temperature.
+"""
+
+if not __package__:  # run as a script: the repository root, not this folder, goes on the path
+    import pathlib
+    import sys
+
+    sys.path[0] = str(pathlib.Path(__file__).resolve().parents[1])
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from common.cli import VisualizeArgs, run_main
+from common.dreams import Window, free_dream, reconstruct
+from common.scripts import visualize_main
+
+PAPER = "paper1_world_models"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Args(VisualizeArgs):
+    """The flags of every visualize.py, and what is peculiar to paper 1."""
+
+    temperatures: tuple[float, ...] = (0.1, 0.5, 1.0, 1.15, 1.3)
+    """Temperatures of the free dreams and of the survival plot."""
+    latents: int = 8
+    """How many latents to walk along, the most informative first."""
+
+
+def extras(agent, window: Window, folder: Path, args: Args) -> list[Path]:
+    """The pictures that only paper 1 has; returns their files."""
+    files = [four_views(agent, window, folder), traversal(agent, window, folder, args.latents)]
+    files.append(temperature_dreams(agent, window, folder, args))
+    if agent.cfg.rnn.done_head and len(agent.starts.mu):
+        files.append(temperature_plot(agent, folder, args))
+    return files
+
+
+def four_views(agent, window: Window, folder: Path) -> Path:
+    """Truth | reconstruction | one-step prediction | open-loop dream, one row per window."""
+    from common.frames import annotate, grid, upscale
+    from common.video import write_video
+
+    actions = window.act[:, window.context :]
+    dream = free_dream(agent, window, actions=actions, temperature=0.3)
+    views = {
+        "real": window.obs["image"],
+        "reconstruction": reconstruct(agent, window).obs["image"],
+        "one step": agent.one_step(window.batch(window.act.shape[1])),
+        "open loop": dream.obs["image"],
+    }
+    rows = range(min(2, len(window.act)))
+    cells = [annotate(upscale(frames[b]), name) for b in rows for name, frames in views.items()]
+    return write_video(folder / "four_views.mp4", grid(cells, columns=4, gap=4), fps=10, notify=print)
+
+
+def traversal(agent, window: Window, folder: Path, count: int) -> Path:
+    """One row per latent, from -3 to 3 standard deviations of the prior, around a real frame."""
+    import matplotlib.pyplot as plt
+    import torch
+
+    with torch.inference_mode():
+        frames = torch.from_numpy(np.ascontiguousarray(window.obs["image"])).flatten(0, 1)
+        mu, _ = agent.vae.encode(frames[:256].to(agent.device))
+    dims = mu.var(0).argsort(descending=True)[:count].tolist()  # a latent that V does not use has no spread
+    values = np.linspace(-3, 3, 9)
+    pictures = agent.latent_traversal(window.obs["image"][0, 0], dims, values)  # [dims, 9, H, W, C]
+    image = np.concatenate([np.concatenate(list(row), 1) for row in pictures], 0)
+    figure, axis = plt.subplots(figsize=(9, len(dims)))
+    axis.imshow(image, interpolation="nearest")
+    size = pictures.shape[2]
+    axis.set_xticks((np.arange(9) + 0.5) * size, [f"{v:+.1f}" for v in values])
+    axis.set_yticks((np.arange(len(dims)) + 0.5) * size, [f"z[{d}]" for d in dims])
+    axis.set_title("one latent moved at a time")
+    path = folder / "latent_traversal.png"
+    figure.savefig(path, dpi=80, bbox_inches="tight")
+    plt.close(figure)
+    return path
+
+
+def temperature_dreams(agent, window: Window, folder: Path, args: Args) -> Path:
+    """The controller dreams on from the same context, one column per temperature."""
+    import torch
+
+    from common.frames import annotate, grid, upscale
+    from common.video import write_video
+
+    cells = []
+    for tau in args.temperatures:
+        generator = torch.Generator().manual_seed(args.seed)
+        dream = free_dream(agent, window, args.horizon, temperature=tau, generator=generator)
+        cells.append(annotate(upscale(dream.obs["image"][0]), f"tau {tau:g}"))
+    clip = grid(cells, columns=len(cells), gap=4)
+    return write_video(folder / "temperature_dreams.mp4", clip, fps=10, notify=print)
+
+
+def temperature_plot(agent, folder: Path, args: Args) -> Path:
+    """Score inside the dream against temperature, with one standard deviation."""
+    import matplotlib.pyplot as plt
+
+    scores = {tau: dream_score(agent, tau, 100, args.seed) for tau in args.temperatures}
+    mean, sd = (np.array([f(s) for s in scores.values()]) for f in (np.mean, np.std))
+    figure, axis = plt.subplots(figsize=(5, 3.5))
+    axis.errorbar(list(scores), mean, sd, marker="o", capsize=3)
+    axis.set_xlabel("temperature of the dream")
+    axis.set_ylabel("score in the dream (mean, sd of 100)")
+    path = folder / "temperature_score.png"
+    figure.savefig(path, dpi=90, bbox_inches="tight")
+    plt.close(figure)
+    return path
+
+
+def dream_score(agent, temperature: float, dreams: int, seed: int) -> np.ndarray:
+    """Returns of the controller in `dreams` dreams.  -> [dreams]"""
+    import torch
+
+    from paper1_world_models.dream import Dreams, dream_returns, evolved_policy
+    from paper1_world_models.evolve import as_tensor
+
+    generator = torch.Generator().manual_seed(seed)
+    world = Dreams(agent.rnn, agent.starts, replace(agent.cfg.dream, temperature=temperature), generator)
+    starts = torch.randint(len(agent.starts.mu), (dreams,), generator=generator)
+    policy = evolved_policy(agent.controller, as_tensor(agent.params), torch.zeros(dreams, dtype=torch.long))
+    return dream_returns(world, policy, starts)
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Parse, dream, draw."""
+    visualize_main(argv, PAPER, args=Args, description=__doc__.split("\n")[0], extras=extras)
+
+
+if __name__ == "__main__":
+    run_main(main)
