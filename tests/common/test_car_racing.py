@@ -223,12 +223,12 @@ def test_leaving_the_field_and_finishing_the_lap():
         env.reset(seed=0)
         env.core.tile_visited_count = len(env.core.track)
         _, _, terminated, truncated, info = env.step(DOWN_THE_ROAD)
-        assert (terminated, truncated, info["lap_finished"], info["tiles_visited"]) == (
-            True,
-            False,
-            True,
-            1.0,
-        )
+        assert (terminated, truncated) == (True, False)
+        assert (info["lap_finished"], info["tiles_visited"]) == (True, 1.0)
+    env = make_car_racing(max_steps=1)
+    env.reset(seed=0)
+    env.core.car.hull.position = (340.0, 0.0)
+    assert env.step(DOWN_THE_ROAD)[2:4] == (True, False)  # an end at the limit is an end, not a time-out
 
 
 def test_random_start_puts_the_car_on_some_tile():
@@ -321,3 +321,16 @@ def test_envpool_resets_at_the_next_step_and_by_seed():
     np.testing.assert_array_equal(pool.reset(seed=[4, 3])[0]["image"][1], first[0])
     assert not np.array_equal(pool.reset()[0]["image"], first)
     pool.close()
+
+
+@has_envpool
+def test_envpool_tells_a_crash_from_a_lap():
+    pool = make_car_racing_pool(2, threads=1)
+    pool.reset(seed=3)
+    ends = 0
+    for _ in range(400):  # straight on, out of the field
+        _, rew, terminated, truncated, info = pool.step(np.array([[0, 0.2, 0]] * 2))
+        assert not truncated.any() and not info["lap_finished"].any() and info["lap_finished"].shape == (2,)
+        assert (rew[terminated] == -100).all()
+        ends += terminated.sum()
+    assert ends >= 2
