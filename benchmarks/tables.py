@@ -1,0 +1,155 @@
+"""Every results table and plot of the READMEs, declared; benchmarks/figures.py draws them.
+
+A document says where: `<!-- table:NAME -->` ... `<!-- /table:NAME -->`, or plot:NAME.  Rows are runs that agree in
+`by`, averaged over their seeds; which runs a table takes is said by `where` (dotted names in eval.json or
+config.json, and paper, env).  `rows="gate"` instead takes a list of rows that eval.json holds under that name.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True)
+class Column:
+    """One column: the title, the dotted name of its value, and how a number is written."""
+
+    title: str
+    value: str  # also: n (number of runs), way
+    form: str = "{:.0f}"
+    scale: float = 1.0
+    spread: bool = (
+        False  # mean ± standard deviation over the runs; of one run the 95 % interval if it is known
+    )
+
+
+RUN = Column("run", "label")
+SCORE = Column("return", "score.mean", "{:.1f}", spread=True)
+EPISODES = Column("episodes", "score.episodes")
+DREAM = Column("in the dream", "dream.mean", "{:.1f}", spread=True)
+WAY = Column("of the way", "way", "{:.0f} %", scale=100)
+SEEDS = Column("seeds", "n")
+FRAMES = Column("frames", "frames", "{:,.0f}")
+CPU = Column("CPU minutes", "cpu_s", "{:.1f}", scale=1 / 60)
+HOURS = Column("wall hours", "wall_s", "{:.1f}", scale=1 / 3600)
+COMMAND = Column("command", "train_command")
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table of runs (or of the rows inside runs), drawn in Markdown."""
+
+    where: dict[str, str | tuple[str, ...]]  # dotted name -> the value, or the values, that a run must have
+    columns: tuple[Column, ...]
+    by: tuple[str, ...] = ("label",)  # runs that agree in these are one row
+    order: tuple[str, ...] = ()  # labels in the order of their rows; others follow
+    baselines: tuple[str, ...] = ()  # rows of random, blind, optimum, published above the runs
+    rows: str = ""  # name of a list of rows inside eval.json; their first column is their key
+
+
+@dataclass(frozen=True)
+class Plot:
+    """Learning curves (x a column of curve.csv), or with `rows` lines over a list inside eval.json."""
+
+    where: dict[str, str | tuple[str, ...]]
+    title: str
+    x: Column = Column("environment frames", "frames")
+    y: tuple[Column, ...] = (Column("return", "ret_mean"),)
+    rows: str = ""
+    baselines: tuple[str, ...] = ("random", "blind", "optimum")
+    order: tuple[str, ...] = field(default=())
+
+
+ALL = ("random", "blind", "optimum", "published")
+PAPER1 = {"paper": "paper1_world_models"}
+
+TABLES: dict[str, Table] = {
+    "overview": Table(
+        where={"headline": "yes"},
+        by=("paper", "env", "preset"),
+        columns=(
+            Column("paper", "paper"),
+            Column("environment", "env"),
+            Column("preset", "preset"),
+            Column("published", "published.value", "{:,.0f}"),
+            Column("its frames", "published.frames", "{:,.0f}"),
+            Column("ours", "score.mean", "{:.1f}", spread=True),
+            FRAMES,
+            SEEDS,
+            Column("random", "random.value", "{:.1f}"),
+            Column("blind", "blind.value", "{:.1f}"),
+            Column("optimum", "optimum.value", "{:.1f}"),
+            CPU,
+        ),
+    ),
+    "paper1-toy_dodge": Table(
+        where={**PAPER1, "group": "toy_dodge"},
+        columns=(RUN, SCORE, WAY, DREAM, SEEDS, FRAMES, CPU),
+        baselines=ALL,
+        order=(
+            "real environment",
+            "dream only, 3 passes",
+            "z only",
+            "untrained LSTM",
+            "cheating: hard cut-off",
+        ),
+    ),
+    "paper1-toy_dodge-commands": Table(
+        where={**PAPER1, "group": "toy_dodge"}, columns=(RUN, COMMAND), baselines=()
+    ),
+    "paper1-takecover": Table(
+        where={**PAPER1, "group": "doom_takecover"},
+        columns=(RUN, SCORE, DREAM, EPISODES, SEEDS, FRAMES, CPU),
+        baselines=ALL,
+        order=("dream only", "dream only, eyes closed", "under-trained model"),
+    ),
+    "paper1-takecover-temperature": Table(
+        where={**PAPER1, "group": "doom_takecover temperature"},
+        by=("temperature",),
+        columns=(Column("temperature", "temperature", "{:.2f}"), DREAM, SCORE, EPISODES, SEEDS, CPU),
+    ),
+    "paper1-takecover-gate": Table(
+        where={**PAPER1, "group": "doom_takecover", "label": "dream only"},
+        rows="gate",
+        columns=(
+            Column("policy", "check"),
+            Column("real", "real", "{:.0f}", spread=True),
+            Column("in the dream", "dream", "{:.0f}", spread=True),
+            Column("ratio", "ratio", "{:.2f}"),
+        ),
+    ),
+    "paper1-takecover-sweep": Table(
+        where={**PAPER1, "group": "doom_takecover", "label": "dream only"},
+        rows="sweep",
+        columns=(
+            Column("half-period (tics)", "half_period"),
+            Column("real", "real", "{:.0f}", spread=True),
+            Column("in the dream", "dream", "{:.0f}", spread=True),
+        ),
+    ),
+    "paper1-carracing": Table(
+        where={**PAPER1, "env": "CarRacing-v3"},
+        columns=(RUN, SCORE, EPISODES, Column("laps", "lap_finished", "{:.0f} %", 100), SEEDS, FRAMES, HOURS),
+        baselines=ALL,
+    ),
+}
+
+PLOTS: dict[str, Plot] = {
+    "paper1-toy_dodge": Plot({**PAPER1, "group": "toy_dodge"}, "Paper 1 on toy_dodge"),
+    "paper1-carracing": Plot({**PAPER1, "env": "CarRacing-v3"}, "Paper 1 on CarRacing-v3"),
+    "paper1-takecover-sweep": Plot(
+        {**PAPER1, "group": "doom_takecover", "label": "dream only"},
+        "Left-right sweeps, real and dreamed",
+        x=Column("half-period (tics)", "half_period"),
+        y=(Column("real", "real"), Column("dream", "dream")),
+        rows="sweep",
+        baselines=(),
+    ),
+    "paper1-takecover-temperature": Plot(
+        {**PAPER1, "group": "doom_takecover temperature"},
+        "Temperature of the dream against the score",
+        x=Column("temperature", "temperature"),
+        y=(Column("in the dream", "dream.mean"), Column("real", "score.mean")),
+        baselines=("random", "blind"),
+    ),
+}
