@@ -1,4 +1,4 @@
-"""Env steps per CPU-second, alone and in batches, random actions, resets included: benchmarks/speed/envs.json.
+"""Env steps per CPU-second, alone and in batches, resets included: benchmarks/speed/envs.json.
 
 CPU time of the whole process (all its threads), so that a busy machine disturbs little; median of three
 runs. python -m benchmarks.envs about a minute, one thread
