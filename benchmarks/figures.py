@@ -1,8 +1,8 @@
-"""Draw every results table and plot of the READMEs out of the recorded runs: `make figures`, or with --check look.
+"""Draw every results table and plot of the READMEs out of the recorded runs: `make figures` (--check: look).
 
 What stands between `<!-- table:NAME -->` and `<!-- /table:NAME -->` (or plot:NAME) in any Markdown file is
-replaced by what benchmarks/tables.py declares under that name, so that nobody types a score by hand.  A plot is a
-png in benchmarks/figures/; a hash of its data stands beside the link, so that --check needs no drawing.
+replaced by what benchmarks/tables.py declares under that name, so that nobody types a score by hand.  A plot
+is a png in benchmarks/figures/; a hash of its data lies beside it, so that --check needs no drawing.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.results import LEARNING, ROOT, Record, group_by, load_records
+from benchmarks.results import LEARNING, ROOT, Record, group_by, load_records, read_json
 from benchmarks.tables import PLOTS, TABLES, Column, Plot, Table
 from common.cli import run_main
 from common.errors import UserError
@@ -28,6 +28,7 @@ from common.flags import parse
 MARKER = re.compile(r"<!-- (table|plot):([\w.-]+) -->\n(.*?)<!-- /\1:\2 -->", re.S)
 OPENING = re.compile(r"<!-- (?:table|plot):[\w.-]+ -->")
 SKIPPED = {".venv", ".git", "runs", "attempts", "demo", "build", "node_modules", "_vizdoom"}
+SEED = re.compile(r"(--seed[ =])\d+")  # commands of one row differ in it alone
 EMPTY = "*No run is recorded yet.*"
 
 
@@ -53,8 +54,11 @@ def select(records: Sequence[Record], where: Mapping[str, Any]) -> list[Record]:
     return [record for record in records if fits(record)]
 
 
-def draw_table(table: Table, records: Sequence[Record]) -> str:
+def draw_table(table: Table, records: Sequence[Record], root: Path = ROOT) -> str:
     """Markdown of one table; the columns that no run fills are left out."""
+    if table.file:
+        file = root / "benchmarks" / table.file
+        records = [Record(file.parent, read_json(file), {})] if file.exists() else []
     chosen = select(records, table.where)
     lines = list_rows(table, chosen) if table.rows else run_rows(table, chosen)
     if not lines:
@@ -95,7 +99,7 @@ def rows_by_key(key: str, name: str, records: Sequence[Record]) -> dict[Any, lis
     """Rows inside eval.json as records of their own, grouped by their value of `key`."""
     merged: dict[Any, list[Record]] = {}
     for record in records:
-        for row in record.get(name) or []:
+        for row in record.rows(name):
             merged.setdefault(row.get(key), []).append(Record(record.folder, row, {}))
     return merged
 
@@ -108,7 +112,7 @@ def cell(column: Column, records: Sequence[Record]) -> str:
     if not values:
         return ""
     if any(isinstance(value, str) for value in values):
-        return "; ".join(dict.fromkeys(map(str, values)))
+        return "; ".join(dict.fromkeys(SEED.sub(r"\1S", str(value)) for value in values))
     numbers = column.scale * np.asarray(values, np.float64)
     text = column.form.format(numbers.mean())
     if not column.spread:
@@ -143,11 +147,8 @@ def plot_data(plot: Plot, records: Sequence[Record]) -> dict[str, list]:
                 curves[y.title] = [[[x for x, _ in known], [float(np.mean(v)) for _, v in known]]]
         return curves
     groups = {key[0]: runs for key, runs in group_by(chosen, ("label",)).items()}
-    for label in [
-        *(name for name in plot.order if name in groups),
-        *(g for g in groups if g not in plot.order),
-    ]:
-        for record in groups[label]:
+    for label, runs in groups.items():
+        for record in runs:
             curve = record.curve()
             pair = [curve[plot.x.value].tolist(), curve[plot.y[0].value].tolist()]
             curves.setdefault(label, []).append(pair)
@@ -189,7 +190,7 @@ def draw(text: str, document: Path, records: Sequence[Record], root: Path = ROOT
             names = ", ".join(known)
             raise UserError(f"{document}: no {kind} {name!r} in benchmarks/tables.py; there are {names}")
         if kind == "table":
-            body = draw_table(TABLES[name], records)
+            body = draw_table(TABLES[name], records, root)
         else:
             body = draw_plot(name, PLOTS[name], records, document, root, check)
         return f"<!-- {kind}:{name} -->\n{body}<!-- /{kind}:{name} -->"

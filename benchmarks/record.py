@@ -1,8 +1,8 @@
 """Copy a run's results into the repository: python -m benchmarks.record RUN_DIR [--label TEXT] [--name NAME].
 
 Goes to benchmarks/learning/<paper>/<env>-<preset>[-name]-s<seed>/: config.json, curve.csv, eval.json.  What
-eval.json lacks (frames, cpu_s, wall_s) comes from the curve's last row, label and group from the flags; paths of
-this machine are cut out.  Then `make figures` draws the tables anew.
+eval.json lacks (frames, cpu_s, wall_s) comes from the curve's last row, label and group from the flags; paths
+of this machine are cut out.  Then `make figures` draws the tables anew.
 """
 
 from __future__ import annotations
@@ -11,6 +11,8 @@ import csv
 import io
 import json
 import re
+import shlex
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -39,6 +41,8 @@ class RecordArgs:
     """The run's row in the tables (the same for all seeds); without it what eval.json says, or the preset."""
     group: str = ""
     """The table it belongs to; without it what eval.json says, or the env's name."""
+    headline: bool = False
+    """Also a row of the README's overview."""
     out: Path = LEARNING
     """Folder of all recorded runs."""
 
@@ -55,7 +59,7 @@ def record(args: RecordArgs) -> Path:
     curve = curve_text(run)
     last = next(csv.DictReader(io.StringIO(_header_and_last(curve))))
     for name in FROM_CURVE:
-        result.setdefault(name, float(last[name]))
+        result.setdefault(name, float(last[name]) if last[name] else None)
     paper = config.get("paper") or result.get("paper")
     env = Record(run, result, config).get("env")
     preset, seed = config.get("preset") or "custom", (config.get("config") or {}).get("seed", 0)
@@ -64,6 +68,11 @@ def record(args: RecordArgs) -> Path:
     result["label"] = args.label or result.get("label") or args.name or preset
     result["group"] = args.group or result.get("group") or env
     result["preset"], result["train_seed"] = preset, seed
+    if args.headline:
+        result["headline"] = "yes"
+    if command := config.get("command"):  # sys.argv of train.py
+        words = [Path(command[0]).name, *portable(command[1:])]
+        result.setdefault("train_command", shlex.join(["python", *words]))
     parts = [env, preset, args.name, f"s{seed}"]
     folder = args.out / paper / "-".join(re.sub(r"[^\w.]+", "_", part) for part in parts if part)
     write_json(folder / "config.json", portable(config))
@@ -115,8 +124,6 @@ def _header_and_last(text: str) -> str:
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Parse, copy, say where."""
-    import sys
-
     args = parse(RecordArgs, list(sys.argv[1:] if argv is None else argv), __doc__.split("\n\n")[0])
     folder = record(args)
     score = json.loads((folder / "eval.json").read_text(encoding="utf-8"))["score"]

@@ -1,8 +1,8 @@
 """Measured runs as data: benchmarks/learning/<paper>/<env>-<preset>[-name]-s<seed>/ read into records.
 
 A folder holds config.json (config, git commit, versions, machine), curve.csv (columns CURVE) and eval.json:
-{"score": {"mean", "sd", "ci95", "episodes", ...}, "random", "blind", "optimum", "published", "command", "seed",
-"cpu_s", "wall_s", "frames", "label", "group", and whatever else the run measured, by any name}.
+{"score": {"mean", "sd", "ci95", "episodes", ...}, "random", "blind", "optimum", "published", "command",
+"seed", "cpu_s", "wall_s", "frames", "label", "group", and whatever else the run measured, by any name}.
 """
 
 from __future__ import annotations
@@ -36,6 +36,16 @@ class Record:
     eval: dict[str, Any]
     config: dict[str, Any]
 
+    def rows(self, path: str) -> list[dict[str, Any]]:
+        """A list of dicts under that name; {name: value} counts as rows of "name" and "value"."""
+        found = self.get(path) or []
+        if isinstance(found, dict):
+            return [
+                {"name": name, **value} if isinstance(value, dict) else {"name": name, "value": value}
+                for name, value in found.items()
+            ]
+        return found
+
     def get(self, path: str) -> Any:
         """A value by its dotted name, out of eval.json, else out of config.json; None where there is none.
 
@@ -48,7 +58,8 @@ class Record:
         if path == "paper":
             return self.folder.parent.name
         if path == "env":
-            return (self.eval.get("env") or {}).get("name") or _dig(self.config, "config.env")
+            env = self.eval.get("env")
+            return (env.get("name") if isinstance(env, dict) else env) or _dig(self.config, "config.env")
         for tree in (self.eval, self.config):
             if (value := _dig(tree, path)) is not None:
                 return value

@@ -1,13 +1,14 @@
 """Every results table and plot of the READMEs, declared; benchmarks/figures.py draws them.
 
-A document says where: `<!-- table:NAME -->` ... `<!-- /table:NAME -->`, or plot:NAME.  Rows are runs that agree in
-`by`, averaged over their seeds; which runs a table takes is said by `where` (dotted names in eval.json or
-config.json, and paper, env).  `rows="gate"` instead takes a list of rows that eval.json holds under that name.
+A document says where: `<!-- table:NAME -->` ... `<!-- /table:NAME -->`, or plot:NAME.  Rows are runs that
+agree in `by`, averaged over their seeds; `where` says which runs a table takes (dotted names in eval.json or
+config.json, and paper, env).  `rows="gate"` takes the rows of a list that eval.json holds under that name
+(dicts, or {name: value} for rows of "name" and "value").
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
@@ -18,9 +19,7 @@ class Column:
     value: str  # also: n (number of runs), way
     form: str = "{:.0f}"
     scale: float = 1.0
-    spread: bool = (
-        False  # mean ± standard deviation over the runs; of one run the 95 % interval if it is known
-    )
+    spread: bool = False  # mean ± standard deviation over the runs; of one run its 95 % interval
 
 
 RUN = Column("run", "label")
@@ -45,6 +44,7 @@ class Table:
     order: tuple[str, ...] = ()  # labels in the order of their rows; others follow
     baselines: tuple[str, ...] = ()  # rows of random, blind, optimum, published above the runs
     rows: str = ""  # name of a list of rows inside eval.json; their first column is their key
+    file: str = ""  # take `rows` from this file below benchmarks/ (speed/NAME.json) instead of from runs
 
 
 @dataclass(frozen=True)
@@ -57,13 +57,18 @@ class Plot:
     y: tuple[Column, ...] = (Column("return", "ret_mean"),)
     rows: str = ""
     baselines: tuple[str, ...] = ("random", "blind", "optimum")
-    order: tuple[str, ...] = field(default=())
 
 
 ALL = ("random", "blind", "optimum", "published")
 PAPER1 = {"paper": "paper1_world_models"}
 
 TABLES: dict[str, Table] = {
+    "speed-envs": Table(
+        where={},
+        file="speed/envs.json",
+        rows="steps_per_cpu_second",
+        columns=(Column("environment", "name"), Column("steps per CPU-second", "value", "{:,.0f}")),
+    ),
     "overview": Table(
         where={"headline": "yes"},
         by=("paper", "env", "preset"),
