@@ -24,9 +24,7 @@ class Crafter(gym.Env):
     metadata = {"render_modes": ["rgb_array"], "render_fps": 15}
 
     def __init__(self, reward: bool, *, size: int = 64, limit: int = 10_000):
-        import crafter
-
-        self._build = lambda seed: crafter.Env(size=(size, size), reward=reward, length=limit, seed=seed)
+        self._build = lambda seed: _deterministic(size=(size, size), reward=reward, length=limit, seed=seed)
         self._env = self._build(0)
         self.observation_space = spaces.Dict({"image": spaces.Box(0, 255, (size, size, 3), np.uint8)})
         self.action_space = spaces.Discrete(len(self._env.action_names))
@@ -50,6 +48,21 @@ class Crafter(gym.Env):
     def render(self) -> np.ndarray:
         """A larger picture, for videos: uint8 [252, 252, 3]."""
         return self._env.render((252, 252))
+
+
+def _deterministic(**options):
+    """A crafter.Env whose course follows from its seed: the package picks creatures out of unordered sets."""
+    import crafter
+
+    class OrderedWorld(crafter.engine.World):
+        @property
+        def chunks(self):
+            """Objects of each chunk in the order of their creation."""
+            return {k: sorted(v, key=lambda o: self._obj_map[tuple(o.pos)]) for k, v in self._chunks.items()}
+
+    env = crafter.Env(**options)
+    env._world.__class__ = OrderedWorld  # its views hold this very object, so it cannot be replaced
+    return env
 
 
 def crafter_score(success_rates: np.ndarray) -> float:

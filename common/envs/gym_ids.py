@@ -77,7 +77,7 @@ def make(
     **options,
 ) -> gym.Env:
     """Build an id; `size` resizes its pictures, `time_limit` is in its own steps, `options` are its own."""
-    spec = gym.spec(name)
+    spec = gym.registry[name.split(":")[-1]]
     if obs in ("pixels", "both") and "mujoco" in str(spec.entry_point):
         headless.require_mujoco_drawing(name)
     try:

@@ -23,6 +23,22 @@ def names() -> list[str]:
     return [name for name in gym_ids.names() if name.startswith("MiniGrid-")]
 
 
+class Drawn(gym.ObservationWrapper, RecordConstructorArgs):
+    """The agent's view (`full`: the whole grid), 8 pixels per cell -> {"image": uint8 [H, W, 3]}."""
+
+    def __init__(self, env: gym.Env, full: bool):
+        RecordConstructorArgs.__init__(self, full=full)
+        gym.ObservationWrapper.__init__(self, env)
+        grid = env.unwrapped
+        w, h = (grid.width, grid.height) if full else env.observation_space["image"].shape[:2]
+        self.full = full
+        self.observation_space = spaces.Dict({"image": spaces.Box(0, 255, (8 * h, 8 * w, 3), np.uint8)})
+
+    def observation(self, observation):
+        """Draw."""
+        return {"image": self.unwrapped.get_frame(self.full, tile_size=8, agent_pov=not self.full)}
+
+
 class OneHotView(gym.ObservationWrapper, RecordConstructorArgs):
     """The symbolic 7x7x3 view -> {"vector": float32 [7 * 7 * (11 + 6 + 3) + 4]}."""
 
@@ -36,6 +52,7 @@ class OneHotView(gym.ObservationWrapper, RecordConstructorArgs):
         cells = int(np.prod(env.observation_space["image"].shape[:2]))
         length = cells * sum(self._sizes) + 4
         self.observation_space = spaces.Dict({"vector": spaces.Box(-np.inf, np.inf, (length,), np.float32)})
+        self.metadata = {**env.metadata, "render_modes": ["rgb_array"]}
 
     def observation(self, observation):
         """Symbols and direction, each one-hot."""
@@ -55,7 +72,7 @@ def make(
     time_limit: int | None = None,
 ) -> gym.Env:
     """Build one grid.  actions: only the first n of the 7 (3 = turn left, turn right, forward)."""
-    from minigrid.wrappers import RGBImgObsWrapper, RGBImgPartialObsWrapper
+    import minigrid  # noqa: F401
 
     if obs == "both" or view not in ("partial", "full"):
         raise UserError(f"{name}: obs={obs}, view={view} is not possible: pixels or vector; partial or full")
@@ -64,8 +81,7 @@ def make(
         env = gym.wrappers.TransformAction(env, int, spaces.Discrete(actions))
     if obs == "vector":
         return OneHotView(env)
-    drawn = RGBImgPartialObsWrapper(env) if view == "partial" else RGBImgObsWrapper(env)
-    return DictObservation(drawn, "pixels", size)
+    return DictObservation(Drawn(env, view == "full"), "pixels", size)
 
 
 def options(name: str) -> dict[str, Any]:
