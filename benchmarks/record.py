@@ -21,7 +21,7 @@ from typing import Annotated, Any
 import tyro
 
 from benchmarks.results import CURVE, LEARNING, ROOT, Record, read_curve, read_json
-from common.atomic import atomic_write, write_json
+from common.atomic import atomic_write
 from common.cli import run_main
 from common.errors import UserError
 from common.flags import parse
@@ -59,7 +59,7 @@ def record(args: RecordArgs) -> Path:
     curve = curve_text(run)
     last = next(csv.DictReader(io.StringIO(_header_and_last(curve))))
     for name in FROM_CURVE:
-        result.setdefault(name, float(last[name]) if last[name] else None)
+        result.setdefault(name, round(float(last[name]), 1) if last[name] else None)
     paper = config.get("paper") or result.get("paper")
     env = Record(run, result, config).get("env")
     preset, seed = config.get("preset") or "custom", (config.get("config") or {}).get("seed", 0)
@@ -71,14 +71,17 @@ def record(args: RecordArgs) -> Path:
     if args.headline:
         result["headline"] = "yes"
     if command := config.get("command"):  # sys.argv of train.py
-        words = [Path(command[0]).name, *portable(command[1:])]
-        result.setdefault("train_command", shlex.join(["python", *words]))
+        result.setdefault("train_command", train_command(command, seed))
     parts = [env, preset, args.name, f"s{seed}"]
     folder = args.out / paper / "-".join(re.sub(r"[^\w.]+", "_", part) for part in parts if part)
-    write_json(folder / "config.json", portable(config))
-    write_json(folder / "eval.json", portable(result))
-    with atomic_write(folder / "curve.csv") as file:
-        file.write(curve.encode())
+    files = {
+        "config.json": compact(portable(config)),
+        "eval.json": compact(portable(result)),
+        "curve.csv": curve,
+    }
+    for name, text in files.items():
+        with atomic_write(folder / name) as file:
+            file.write(text.encode())
     read_curve(folder / "curve.csv")  # what was written can be read
     return folder
 
@@ -106,6 +109,14 @@ def curve_text(run: Path) -> str:
     return out.getvalue()
 
 
+def train_command(argv: Sequence[str], seed: int) -> str:
+    """sys.argv of train.py -> the command that repeats it anywhere: with its seed, without its folder."""
+    words = re.sub(r"(^|\0)--logdir[=\0][^\0]*", "", "\0".join(portable(list(argv[1:])))).split("\0")
+    if not any(word.split("=")[0] == "--seed" for word in words):
+        words += ["--seed", str(seed)]
+    return shlex.join(["python", Path(argv[0]).name, *(word for word in words if word)])
+
+
 def portable(tree: Any) -> Any:
     """The same tree without this machine's paths: inside the repository relative, home folders as ~."""
     if isinstance(tree, dict):
@@ -115,6 +126,13 @@ def portable(tree: Any) -> Any:
     if not isinstance(tree, str):
         return tree
     return tree.replace(f"{ROOT}/", "").replace(str(ROOT), ".").replace(str(Path.home()), "~")
+
+
+def compact(tree: Any) -> str:
+    """JSON with every list of plain values on one line: a hundred returns are no hundred lines."""
+    text = json.dumps(tree, indent=1, ensure_ascii=False)
+    lists = re.compile(r"\[\n\s+([^\[\]{}]*?)\n\s*\]")  # a line break inside a text is written \\n by json
+    return lists.sub(lambda match: "[" + re.sub(r",\n\s+", ", ", match[1]) + "]", text) + "\n"
 
 
 def _header_and_last(text: str) -> str:

@@ -69,9 +69,29 @@ def test_a_recorded_run_is_complete_and_portable(tmp_path):
     data = json.loads((folder / "eval.json").read_text())
     assert (data["frames"], data["cpu_s"], data["wall_s"]) == (2000, 90, 50)  # the curve's last row
     assert (data["label"], data["group"], data["preset"]) == ("z only", "toy_dodge", "tiny")
-    assert data["train_command"] == "python train.py --seed 3 --logdir runs/x"
+    assert data["train_command"] == "python train.py --seed 3"
     assert all(str(ROOT) not in path.read_text() for path in folder.iterdir())
     assert read_curve(folder / "curve.csv")["ret_mean"].tolist() == [30, 150]
+
+
+def test_the_command_can_be_repeated_anywhere():
+    argv = [
+        "/home/me/train.py",
+        "--logdir",
+        "runs/my run",
+        "--env",
+        "toy_dodge",
+        "--rnn.hidden=8",
+        "--logdir=b",
+    ]
+    assert record.train_command(argv, 2) == "python train.py --env toy_dodge --rnn.hidden=8 --seed 2"
+    assert record.train_command(["train.py", "--seed=4"], 4) == "python train.py --seed=4"
+
+
+def test_lists_of_plain_values_take_one_line():
+    tree = {"returns": [1.0, 2.5], "sweep": [{"x": [1, 2]}], "text": "a, [\n b", "none": []}
+    assert json.loads(record.compact(tree)) == tree
+    assert '"returns": [1.0, 2.5]' in record.compact(tree)
 
 
 def test_without_a_curve_the_evaluations_of_the_metrics_make_one(tmp_path):
@@ -112,7 +132,7 @@ def test_a_table_averages_the_seeds_of_a_label(recorded):
     assert lines[2].startswith("| *random* | 25.5 |") and lines[4].startswith("| *optimum* | 200.0 |")
     assert not any("published" in line for line in lines)  # nothing was published
     assert "| real environment | 190.0 ± 10.0 | 94 % | 101.0 ± 1.0 | 3 | 1.5 |" in lines[5]
-    assert "--seed S --logdir runs/x |" in lines[5]  # one command for the three seeds
+    assert "| python train.py --seed S |" in lines[5]  # one command for the three seeds
     assert "| z only | 133.8 (130.8 to 136.8) | 60 % |  | 1 |" in lines[6]  # one run: its own interval
 
 
