@@ -5,7 +5,6 @@ versions of the packages and the machine (STYLE rule 16, DESIGN section 10).  No
 """
 
 import importlib.metadata
-import json
 import os
 import platform
 import re
@@ -15,13 +14,12 @@ import textwrap
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from common.atomic import write_json
+from common.cli_args import TrainCommand
 from common.config import to_json
 from common.errors import UserError
-
-if TYPE_CHECKING:
-    from common.cli import TrainCommand
 
 ROOT = Path(__file__).resolve().parents[1]
 VERSIONED = (
@@ -87,9 +85,7 @@ def save_config(run_dir: Path, config: Any, *, paper: str, preset: str = "", **m
         **more,
     }
     path = run_dir / "config.json"
-    temporary = path.with_name("config.json.tmp")
-    temporary.write_text(json.dumps(data, indent=2) + "\n")
-    os.replace(temporary, path)
+    write_json(path, data)
     return path
 
 
@@ -127,7 +123,7 @@ def _cpu_name() -> str:
 
 
 def start_block(
-    command: "TrainCommand",
+    command: TrainCommand,
     *,
     run_dir: Path | None,
     parameters: Mapping[str, int],
