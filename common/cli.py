@@ -8,6 +8,7 @@ nothing here imports torch, so that `--help` and a wrong flag answer at once.  S
 
 import dataclasses
 import json
+import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -184,6 +185,9 @@ def run_main(main: Callable[[], object]) -> NoReturn:
         sys.exit(_report(f"error: {error}", 2))
     except KeyboardInterrupt:
         sys.exit(_report("interrupted", 130))
+    except BrokenPipeError:  # `train.py --help | head`: nobody reads on, which is no fault
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(0)
     sys.exit(0)
 
 

@@ -320,6 +320,14 @@ def test_run_main_exit_codes(capsys):
         run_main(fails(ZeroDivisionError()))
 
 
+@pytest.mark.skipif(os.name == "nt", reason="pipes of a Unix shell")
+def test_a_reader_that_leaves_is_no_error():
+    code = "from common.cli import run_main; run_main(lambda: print('line\\n' * 100_000))"
+    command = f'"{sys.executable}" -c "{code}" | head -1'
+    done = subprocess.run(command, shell=True, cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert done.stdout == "line\n" and done.stderr == ""
+
+
 def test_run_folders(tmp_path):
     first = new_run_dir(None, "ALE/Pong-v5", 3, tmp_path)
     second = new_run_dir(None, "ALE/Pong-v5", 3, tmp_path)
