@@ -1,6 +1,7 @@
 """The trained agent of paper 1 behind the common Agent protocol: V encodes, C acts on [z, h], M remembers.
 
-Shapes: N games, B dreams, C context rows, H dreamed rows, Z latents, A action numbers, n controller parameters.
+Shapes: N games, B dreams, C context rows, H dreamed rows, Z latents, A action numbers, n controller
+parameters.
 """
 
 from dataclasses import dataclass
@@ -38,7 +39,12 @@ class WorldModelsAgent:
     paper = PAPER
 
     def __init__(
-        self, cfg: Config, env: EnvSpec, codec: ActionCodec, params: np.ndarray | None = None, device: str = "cpu"
+        self,
+        cfg: Config,
+        env: EnvSpec,
+        codec: ActionCodec,
+        params: np.ndarray | None = None,
+        device: str = "cpu",
     ):
         self.cfg, self.env, self.codec, self.device = cfg, env, codec, torch.device(device)
         self.vae = VAE(cfg.vae).to(self.device)
@@ -47,10 +53,13 @@ class WorldModelsAgent:
         self.params = np.zeros(self.controller.size, np.float32) if params is None else np.float32(params)
         empty = torch.zeros(0, cfg.vae.latents)
         self.starts = Starts(empty, empty)
-        self.generator = torch.Generator().manual_seed(cfg.seed)  # for z in `act`; seed it to repeat an evaluation
+        self.generator = torch.Generator().manual_seed(
+            cfg.seed
+        )  # for z in `act`; seed it to repeat an evaluation
         self.stage = "new"  # the last stage that is finished
 
-    # -- acting ------------------------------------------------------------------------------------------------
+    # -- acting
+    # ------------------------------------------------------------------------------------------------
 
     def initial(self, batch: int) -> AgentState:
         """The zero state, so the first action sees z_0 alone."""
@@ -60,15 +69,14 @@ class WorldModelsAgent:
     def act(self, obs: dict, state: AgentState, *, explore: bool = False) -> tuple[np.ndarray, AgentState]:
         """{"image": uint8 [N, H, W, C], "is_first": [N]} -> environment actions [N, ...], state
 
-        The paper has no exploration noise, so `explore` changes nothing; z is a draw or the mean (controller.z).
+        The paper has no exploration noise, so `explore` changes nothing; z is a draw or the mean
+        (controller.z).
         """
         first = torch.as_tensor(np.asarray(obs["is_first"]), device=self.device)
         keep = (~first).float()[:, None]
         h, c = state.h * keep, state.c * keep
         z = self._encode(obs["image"], self.generator)
-        act = self.controller.act_many(
-            self._vector(len(z)), self.controller.feature(z, h, c)
-        )
+        act = self.controller.act_many(self._vector(len(z)), self.controller.feature(z, h, c))
         h, c = self.rnn.step(z, act, first, (h, c))
         return self.codec.to_env(act.cpu().numpy()), AgentState(h, c)
 
@@ -82,7 +90,8 @@ class WorldModelsAgent:
             return mu
         return resample(mu, logvar, torch.randn(mu.shape, generator=generator).to(self.device))
 
-    # -- dreaming ----------------------------------------------------------------------------------------------
+    # -- dreaming
+    # ----------------------------------------------------------------------------------------------
 
     @torch.inference_mode()
     def dream(
@@ -99,7 +108,11 @@ class WorldModelsAgent:
         generator = generator or torch.Generator(self.device).manual_seed(0)
         first = torch.as_tensor(np.asarray(context["is_first"]), device=self.device)  # [B, C]
         given = torch.from_numpy(self.codec.from_env(np.asarray(context["act"]))).to(self.device)  # [B, C, A]
-        planned = None if actions is None else torch.from_numpy(self.codec.from_env(np.asarray(actions))).to(self.device)
+        planned = (
+            None
+            if actions is None
+            else torch.from_numpy(self.codec.from_env(np.asarray(actions))).to(self.device)
+        )
         h, c = self.rnn.initial(B)
         zs, acts, preds = [], [], []
         for t in range(C + horizon):
@@ -142,13 +155,16 @@ class WorldModelsAgent:
 
     @torch.inference_mode()
     def one_step(self, batch: dict, temperature: float = 0.1) -> np.ndarray:
-        """Each row predicted from the real rows before it.  image [B, T, ...], act, is_first -> uint8 [B, T, H, W, C]
+        """Each row predicted from the real rows before it.  image [B, T, ...], act, is_first -> uint8 [B,
+        T, H, W, C]
 
         Row 0 is a reconstruction: nothing predicts it.  At low temperature this is the likeliest frame.
         """
         B, T = batch["image"].shape[:2]
         generator = torch.Generator(self.device).manual_seed(0)
-        mu, _ = self.vae.encode(torch.from_numpy(np.ascontiguousarray(batch["image"])).flatten(0, 1).to(self.device))
+        mu, _ = self.vae.encode(
+            torch.from_numpy(np.ascontiguousarray(batch["image"])).flatten(0, 1).to(self.device)
+        )
         z = mu.unflatten(0, (B, T))
         act = torch.from_numpy(self.codec.from_env(np.asarray(batch["act"]))).to(self.device)
         restart = torch.as_tensor(np.asarray(batch["is_first"]), device=self.device)
@@ -158,13 +174,15 @@ class WorldModelsAgent:
 
     @torch.inference_mode()
     def latent_traversal(self, frame: np.ndarray, dims: list[int], values: np.ndarray) -> np.ndarray:
-        """One latent at a time moved through `values`.  uint8 [H, W, C] -> uint8 [len(dims), len(values), H, W, C]"""
+        """One latent at a time moved through `values`.  uint8 [H, W, C] -> uint8 [len(dims), len(values),
+        H, W, C]"""
         z = self._encode(frame[None], None).expand(len(dims), len(values), -1).clone()
         for i, d in enumerate(dims):
             z[i, :, d] = torch.as_tensor(values, dtype=z.dtype)
         return self.decode(z)
 
-    # -- files -------------------------------------------------------------------------------------------------
+    # -- files
+    # -------------------------------------------------------------------------------------------------
 
     def save(self, path: str | Path) -> None:
         """Write model.pt: all that eval.py, visualize.py and the controller stage need."""
@@ -176,10 +194,18 @@ class WorldModelsAgent:
         extra = {
             "stage": self.stage,
             "starts": {"mu": self.starts.mu.half(), "logvar": self.starts.logvar.half()},
-            "codec": {"kind": self.codec.kind, "size": self.codec.size, "low": self.codec.low, "high": self.codec.high},
+            "codec": {
+                "kind": self.codec.kind,
+                "size": self.codec.size,
+                "low": self.codec.low,
+                "high": self.codec.high,
+            },
         }
         env = {"name": self.env.name, "options": self.env.options}
-        save_file(path, {"paper": PAPER, "config": to_json(self.cfg), "env": env, "weights": weights, "extra": extra})
+        save_file(
+            path,
+            {"paper": PAPER, "config": to_json(self.cfg), "env": env, "weights": weights, "extra": extra},
+        )
 
     @classmethod
     def load(cls, path: str | Path, device: str = "cpu") -> "WorldModelsAgent":

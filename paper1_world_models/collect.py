@@ -1,8 +1,9 @@
-"""Step 1, the data: episodes of a random policy (later: of the evolved controller), one shard of rows per process.
+"""Step 1, the data: episodes of a random policy (later: of the evolved controller), one shard of rows per
+process.
 
-Rows follow common/replay_buffer.py: act[t] is chosen after seeing image[t], so M learns (z_t, a_t) -> z_{t+1}.
-`act` is stored as M reads it (controller.ActionCodec).  No random policy sees more than about 12 % of a CarRacing
-track (sheet, section 5.4), which is what the further iterations of the article are for.
+Rows follow common/replay_buffer.py: act[t] is chosen after seeing image[t], so M learns (z_t, a_t) ->
+z_{t+1}. `act` is stored as M reads it (controller.ActionCodec).  No random policy sees more than about 12 %
+of a CarRacing track (sheet, section 5.4), which is what the further iterations of the article are for.
 
 Shapes: T rows of an episode, H W C picture, A action numbers, n controller parameters.
 """
@@ -47,7 +48,8 @@ class Job:
 
 
 class Held:
-    """An action drawn at random and held for a random time (the authors' TakeCover policy, and its relatives)."""
+    """An action drawn at random and held for a random time (the authors' TakeCover policy, and its
+    relatives)."""
 
     def __init__(self, cfg: CollectConfig, codec: ActionCodec, index: int, rng: np.random.Generator):
         self.codec, self.rng, self.left, self.extremes = codec, rng, 0, cfg.extremes
@@ -66,7 +68,8 @@ class Held:
 
 
 class Brownian:
-    """A random walk in action space, a += sqrt(dt) N(0, 1), clipped to the bounds (a known port's default)."""
+    """A random walk in action space, a += sqrt(dt) N(0, 1), clipped to the bounds (a known port's
+    default)."""
 
     def __init__(self, codec: ActionCodec, rng: np.random.Generator):
         if codec.kind not in ("car", "tanh"):
@@ -84,7 +87,9 @@ class Brownian:
 class Networks:
     """V, M and C drive; for the authors' CarRacing data all three have random Cauchy weights."""
 
-    def __init__(self, player, params: np.ndarray, latents: int, rng: np.random.Generator, held: Held | None, noise):
+    def __init__(
+        self, player, params: np.ndarray, latents: int, rng: np.random.Generator, held: Held | None, noise
+    ):
         self.player, self.params, self.latents, self.rng = player, params, latents, rng
         self.held, self.noise, self.first = held, noise, True
         self.codec = player.controller.codec
@@ -120,9 +125,9 @@ def random_action(codec: ActionCodec, rng: np.random.Generator, extremes: bool =
         return rng.choice(np.float32([-1, 1]), 1)
     if extremes:
         middle = (np.array(codec.low) + codec.high) / 2
-        return np.stack([codec.low, middle, codec.high])[rng.integers(3, size=codec.size), range(codec.size)].astype(
-            np.float32
-        )
+        return np.stack([codec.low, middle, codec.high])[
+            rng.integers(3, size=codec.size), range(codec.size)
+        ].astype(np.float32)
     act = rng.uniform(codec.low, codec.high).astype(np.float32)
     if codec.kind == "car":
         act[2] *= 0.1  # differs: a uniformly random brake keeps the car where it is
@@ -143,7 +148,8 @@ def make_policy(job: Job, codec: ActionCodec, models, index: int, rng: np.random
 
 
 def random_networks(cfg: Config, codec: ActionCodec, rng: np.random.Generator):
-    """V, M and C with every weight from Cauchy(0, s), s ~ U(0, 0.01) (H: extract.py).  -> player, params [1, n]"""
+    """V, M and C with every weight from Cauchy(0, s), s ~ U(0, 0.01) (H: extract.py).  -> player, params
+    [1, n]"""
     import torch
 
     from paper1_world_models.controller import Controller
@@ -195,7 +201,9 @@ def row_fields(frame: tuple[int, ...], actions: int) -> dict[str, tuple[tuple[in
     return {"image": (frame, np.uint8), "act": ((actions,), np.float32), "rew": ((), np.float32), **flags}
 
 
-def play_episode(env, codec: ActionCodec, policy, cfg: CollectConfig, seed: int) -> tuple[dict[str, np.ndarray], float]:
+def play_episode(
+    env, codec: ActionCodec, policy, cfg: CollectConfig, seed: int
+) -> tuple[dict[str, np.ndarray], float]:
     """One episode as rows [T, ...] in the stored-row convention, and its return."""
     obs, _ = env.reset(seed=seed)
     images, acts, rews, terminated, over = [obs["image"]], [], [0.0], False, False

@@ -1,7 +1,8 @@
 """Every number of paper 1 and the presets: `paper` is the authors', `tiny` learns in minutes on one CPU core.
 
-`resolve(preset, env)` = PRESETS[preset] + SUITES[suite of env][preset]; flags on the command line win over both.
-Sources: P = the article's text and appendix, H = the authors' released code and logs, M = measured here.
+`resolve(preset, env)` = PRESETS[preset] + SUITES[suite of env][preset]; flags on the command line win over
+both. Sources: P = the article's text and appendix, H = the authors' released code and logs, M = measured
+here.
 """
 
 from dataclasses import dataclass, field
@@ -23,17 +24,20 @@ class CollectConfig:
     min_length: int = 0
     """Throw away episodes shorter than this many frames (H: TakeCover keeps those over 100)."""
     policy: Literal["cauchy", "held", "brownian"] = "held"
-    """cauchy: V, M and C with random weights (H); held: an action held for a random time; brownian: a random walk."""
+    """cauchy: V, M and C with random weights (H); held: an action held for a random time; brownian: a
+    random walk."""
     holds: tuple[tuple[int, int], ...] = ((1, 10),)
-    """Shortest and longest hold in steps; episode i takes entry i modulo the length (P: 1-10 tics in TakeCover)."""
+    """Shortest and longest hold in steps; episode i takes entry i modulo the length (P: 1-10 tics in
+    TakeCover)."""
     noop_prob: tuple[float, ...] = (0.0,)
     """Probability that a held action is the no-op; drawn per episode from these.  0 adds none."""
     extremes: bool = False
     """Box actions: only the two bounds and the middle, instead of uniform between the bounds."""
-    env_options: dict[str, str | int | float | bool] = field(default_factory=dict)
+    env_options: dict[str, int | float | bool | str] = field(default_factory=dict)
     """Options of the environment while collecting at random, e.g. start random: CarRacing from any tile."""
     again_frames: int = 16_000
-    """Frames that the evolved controller collects before each further iteration (section "Iterative Training")."""
+    """Frames that the evolved controller collects before each further iteration (section "Iterative
+    Training")."""
     again_noise: tuple[float, ...] = (0.0, 0.05, 0.15)
     """Per episode of those: probability per step that a random hold of 1-6 steps starts."""
 
@@ -79,7 +83,8 @@ class RNNConfig:
     mixtures: int = 5
     """Gaussians per latent dimension (P)."""
     shared_pi: bool = False
-    """One set of mixture weights for all dimensions, as in a well-known port; the authors have one per dimension."""
+    """One set of mixture weights for all dimensions, as in a well-known port; the authors have one per
+    dimension."""
     restart_input: bool = False
     """M reads a flag at first frames (H: TakeCover)."""
     done_head: bool = False
@@ -89,7 +94,8 @@ class RNNConfig:
     done_bias: float = -3.0
     """Initial bias of the done logit: ends are rare."""
     reward_head: bool = False
-    """M predicts the reward (P: section "Iterative Training"; needed to dream tasks that do not just count steps)."""
+    """M predicts the reward (P: section "Iterative Training"; needed to dream tasks that do not just count
+    steps)."""
     score_end_frame: bool = True
     """False: the frame after the end is a copy, so its prediction is not scored (TakeCover)."""
     forget_bias: float = 1.0
@@ -142,7 +148,8 @@ class EvolveConfig:
     population: int = 64
     """Candidates per generation (P)."""
     rollouts: int = 16
-    """Episodes per candidate, their mean is the fitness (P).  All candidates of a generation play the same seeds."""
+    """Episodes per candidate, their mean is the fitness (P).  All candidates of a generation play the same
+    seeds."""
     sigma: float = 0.1
     """Initial step size (H)."""
     basis: Literal["plain", "pca"] = "plain"
@@ -162,7 +169,8 @@ class DreamConfig:
     temperature: float = 1.15
     """tau (P: 1.15 was best in reality)."""
     done: Literal["bernoulli", "cutoff"] = "cutoff"
-    """An end is drawn with M's probability, or declared above one half (H).  A cut-off is easier to cheat (M)."""
+    """An end is drawn with M's probability, or declared above one half (H).  A cut-off is easier to cheat
+    (M)."""
     max_steps: int = 2100
     """Cap of a dream (P: 2,100 tics)."""
     starts: int = 1000
@@ -197,7 +205,7 @@ class Config(RunConfig):
     """What happens when a stage is worse than its simple baselines."""
     checkpoint_every: int = 200
     """Gradient steps between checkpoints of V and M; the controller saves every generation."""
-    env_options: dict[str, str | int | float | bool] = field(default_factory=dict)
+    env_options: dict[str, int | float | bool | str] = field(default_factory=dict)
     """Options of the environment, e.g. --env-options frame_skip 4."""
     collect: CollectConfig = CollectConfig()
     vae: VAEConfig = VAEConfig()
@@ -245,6 +253,7 @@ PRESETS: dict[str, Config] = {
         dream=DreamConfig(temperature=1.0, done="bernoulli"),
     ),
 }
+PRESETS["tiny-dream"] = PRESETS["tiny"]
 
 _CAR = {
     "controller.actions": "car",
@@ -312,6 +321,14 @@ _DODGE_TINY = {
     "dream.max_steps": 200,
 }
 
+_IN_DREAMS = {  # collect, train M, evolve in the dream; three times over
+    "train_in": "dream",
+    "iterations": 3,
+    "first_generations": 40,
+    "evolve.basis": "pca",
+    "evolve.rollouts": 16,
+}
+
 # Suite of the environment -> preset -> dotted field -> value.
 SUITES: dict[str, dict[str, dict]] = {
     "toy": {
@@ -319,6 +336,7 @@ SUITES: dict[str, dict[str, dict]] = {
         "gpu": _DODGE_TINY,
         "cpu": _DODGE_TINY | {"generations": 200},
         "tiny": _DODGE_TINY,
+        "tiny-dream": _DODGE_TINY | _IN_DREAMS,
     },
     "doom": {
         "paper": _DOOM
@@ -340,6 +358,7 @@ SUITES: dict[str, dict[str, dict]] = {
         "gpu": _DOOM_TINY | {"vae.updates": 8000, "rnn.updates": 6000},
         "cpu": _DOOM_TINY | {"collect.episodes": 2000, "vae.updates": 4000, "rnn.updates": 3000},
         "tiny": _DOOM_TINY,
+        "tiny-dream": _DOOM_TINY,
     },
     "gym": {"paper": _GYM, "gpu": _GYM, "cpu": _GYM, "tiny": _GYM},
     "box2d_car": {

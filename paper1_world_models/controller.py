@@ -1,9 +1,12 @@
-"""C, the controller: one linear map from what V sees and M remembers to an action (paper 1, section "Controller (C)").
+"""C, the controller: one linear map from what V sees and M remembers to an action (paper 1, section
+"Controller (C)").
 
-Evolution strategies treat C as a flat vector of at most a few thousand numbers, so nothing here has gradients:
-`act_many` applies a different vector to every row of a batch, which lets a whole generation act in lockstep.
+Evolution strategies treat C as a flat vector of at most a few thousand numbers, so nothing here has
+gradients: `act_many` applies a different vector to every row of a batch, which lets a whole generation act
+in lockstep.
 
-Shapes: N rows (games in lockstep), P candidate vectors of n numbers, F features, O outputs, A numbers that M reads.
+Shapes: N rows (games in lockstep), P candidate vectors of n numbers, F features, O outputs, A numbers that
+M reads.
 """
 
 from dataclasses import dataclass
@@ -21,10 +24,10 @@ from paper1_world_models.config import ControllerConfig
 class ActionCodec:
     """How the controller's raw outputs become the action M reads and the action the environment takes.
 
-    car    [N, 3] -> steer = tanh, gas = (tanh + 1) / 2, brake = max(0, tanh): zero weights drive off (appendix A.3)
-    tanh   [N, A] -> tanh, scaled to the environment's own bounds
-    thirds [N, 1] -> t = tanh; t < -1/3 is the first action, t > 1/3 the last, else the middle; M reads -1, 0 or 1
-    argmax [N, A] -> the largest; M reads it one-hot
+    car    [N, 3] -> steer = tanh, gas = (tanh + 1) / 2, brake = max(0, tanh): zero weights drive off
+    (appendix A.3) tanh   [N, A] -> tanh, scaled to the environment's own bounds thirds [N, 1] -> t = tanh;
+    t < -1/3 is the first action, t > 1/3 the last, else the middle; M reads -1, 0 or 1 argmax [N, A] -> the
+    largest; M reads it one-hot
     """
 
     kind: str
@@ -70,7 +73,9 @@ def make_codec(space: gym.Space, kind: str = "auto") -> ActionCodec:
     """The codec for an action space.  UserError for a space that a linear controller cannot drive."""
     if isinstance(space, gym.spaces.Box) and len(space.shape) == 1:
         if not np.isfinite([space.low, space.high]).all():
-            raise UserError(f"action bounds {space} are not finite; wrap the env in gymnasium's RescaleAction")
+            raise UserError(
+                f"action bounds {space} are not finite; wrap the env in gymnasium's RescaleAction"
+            )
         low, high = tuple(map(float, space.low)), tuple(map(float, space.high))
         kind = {"auto": "tanh"}.get(kind, kind)
         if kind in ("tanh", "car"):
@@ -88,7 +93,8 @@ def make_codec(space: gym.Space, kind: str = "auto") -> ActionCodec:
 
 
 class Controller:
-    """The shape of C: which features it reads and how a flat vector is cut into weights.  Holds no weights itself."""
+    """The shape of C: which features it reads and how a flat vector is cut into weights.  Holds no weights
+    itself."""
 
     def __init__(self, cfg: ControllerConfig, latents: int, hidden: int, codec: ActionCodec):
         self.cfg, self.codec = cfg, codec

@@ -1,7 +1,8 @@
 """What M is trained on: every frame's posterior, encoded once, and sequences of row numbers (appendix A.2).
 
-Means and log variances are kept, not samples: each batch draws z = mu + sigma eps afresh, so M cannot learn the
-noise by heart.  Row t pairs (z_t, a_t) with z_{t+1}; `valid` marks the steps whose next row is of the same episode.
+Means and log variances are kept, not samples: each batch draws z = mu + sigma eps afresh, so M cannot learn
+the noise by heart.  Row t pairs (z_t, a_t) with z_{t+1}; `valid` marks the steps whose next row is of the
+same episode.
 
 Shapes: R rows in all, E episodes, B sequences, T steps, Z latents, A numbers of an action.
 """
@@ -43,7 +44,9 @@ def encode_shards(vae: VAE, shards: Shards, folder: Path, iteration: int) -> Lat
     done = []
     for i in range(iteration + 1):
         path = folder / f"{i:02d}.npy"
-        if not path.exists():  # rows of one iteration lie together: shards are sorted by iteration, then worker
+        if (
+            not path.exists()
+        ):  # rows of one iteration lie together: shards are sorted by iteration, then worker
             start = sum(d.shape[1] for d in done)
             lengths = zip(shards.folders, shards.arrays["image"], strict=True)
             stop = sum(len(images) for shard, images in lengths if int(shard.name[:2]) <= i)
@@ -70,8 +73,8 @@ class Sequences:
 
 
 class Streams:
-    """The endless shuffled stream: episodes are shuffled each pass, joined into one long row, and that is cut into
-    B rows, read chunk by chunk with the state carried (H: TakeCover)."""
+    """The endless shuffled stream: episodes are shuffled each pass, joined into one long row, and that is
+    cut into B rows, read chunk by chunk with the state carried (H: TakeCover)."""
 
     def __init__(self, data: Latents, episodes: np.ndarray, batch: int, length: int, seed: int):
         self.data, self.episodes, self.batch, self.seed = data, episodes, batch, seed
@@ -95,7 +98,8 @@ class Streams:
 
 
 class Windows:
-    """Independent sequences that begin with a zero state (H: CarRacing), anywhere in an episode that is longer.
+    """Independent sequences that begin with a zero state (H: CarRacing), anywhere in an episode that is
+    longer.
 
     Episodes are drawn by their number of steps; one shorter than T is filled up with its last row, unscored.
     """
@@ -131,7 +135,9 @@ class Batch:
     score: Tensor  # [B, T] the prediction of z_{t+1} counts
 
 
-def make_batch(data: Latents, seq: Sequences, generator: torch.Generator, score_end_frame: bool, device) -> Batch:
+def make_batch(
+    data: Latents, seq: Sequences, generator: torch.Generator, score_end_frame: bool, device
+) -> Batch:
     """Gather rows and draw z."""
     rows, following = seq.rows, seq.rows[:, 1:]
     mu, logvar = (torch.from_numpy(np.float32(a[rows])) for a in (data.mu, data.logvar))

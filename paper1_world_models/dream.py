@@ -1,8 +1,9 @@
-"""The environment that M makes: a controller can live and learn in it without a pixel (paper 1, "VizDoom Experiment").
+"""The environment that M makes: a controller can live and learn in it without a pixel (paper 1, "VizDoom
+Experiment").
 
-A dream begins with a stored first frame's posterior, then M's own samples follow each other.  `Dreams` is the core
-that evolution uses: N dreams in lockstep, dead ones leave the batch.  `DreamEnv` is the same as a Gymnasium
-VectorEnv, for any other learner.
+A dream begins with a stored first frame's posterior, then M's own samples follow each other.  `Dreams` is
+the core that evolution uses: N dreams in lockstep, dead ones leave the batch.  `DreamEnv` is the same as a
+Gymnasium VectorEnv, for any other learner.
 
 Shapes: N dreams, k living rows, Z latents, D hidden units, A action numbers, F controller features.
 """
@@ -72,7 +73,8 @@ class Dreams:
 
 @torch.inference_mode()
 def dream_returns(dreams: Dreams, act, index: Tensor) -> np.ndarray:
-    """Play each dream to its end or the cap.  act(rows [k], dreams, t) -> [k, A]; starts [N] -> returns [N]"""
+    """Play each dream to its end or the cap.  act(rows [k], dreams, t) -> [k, A]; starts [N] -> returns
+    [N]"""
     dreams.reset(index)
     total = torch.zeros(len(index), device=index.device)
     alive = torch.arange(len(index), device=index.device)
@@ -96,7 +98,8 @@ def evolved_policy(controller: Controller, params: Tensor, candidate: Tensor):
 
 
 class DreamEnv(VectorEnv):
-    """M as a Gymnasium VectorEnv: observations are C's features [N, F], actions those of the real environment."""
+    """M as a Gymnasium VectorEnv: observations are C's features [N, F], actions those of the real
+    environment."""
 
     metadata = {"autoreset_mode": AutoresetMode.NEXT_STEP}
 

@@ -1,7 +1,7 @@
 """Play episodes with a trained agent: `python eval.py --checkpoint model.pt --episodes 10 --render`.
 
-The paper's score is the mean over 100 episodes on tracks that evolution never saw: `--held-out` (seeds 0..99; training
-draws its seeds from 10,000 up).
+The paper's score is the mean over 100 episodes on tracks that evolution never saw: `--held-out` (seeds
+0..99; training draws its seeds from 10,000 up).
 """
 
 if not __package__:  # run as a script: the repository root, not this folder, goes on the path

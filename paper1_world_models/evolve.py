@@ -1,7 +1,7 @@
 """CMA-ES for the controller (paper 1, appendix A.4): ask for candidates, play, tell their mean returns.
 
-pycma does the mathematics; this file turns it to maximisation, keeps it going on flat fitness, and makes its state
-a plain dict that a checkpoint can hold (pycma itself only pickles).
+pycma does the mathematics; this file turns it to maximisation, keeps it going on flat fitness, and makes
+its state a plain dict that a checkpoint can hold (pycma itself only pickles).
 
 Shapes: P candidates of n numbers, R rollouts each, Z latents, D hidden units, F features.
 """
@@ -15,8 +15,11 @@ from common.seeding import derive
 from paper1_world_models.config import EvolveConfig
 from paper1_world_models.controller import Controller
 
-# pycma ends a run when all fitness values are equal, which happens while every dream reaches the cap (or none does).
-NEVER_STOP = dict(tolfun=0, tolfunhist=0, tolfunrel=0, tolx=0, tolflatfitness=10**9, tolstagnation=10**9, maxiter=np.inf)
+# pycma ends a run when all fitness values are equal, which happens while every dream reaches the cap (or
+# none does).
+NEVER_STOP = dict(
+    tolfun=0, tolfunhist=0, tolfunrel=0, tolx=0, tolflatfitness=10**9, tolstagnation=10**9, maxiter=np.inf
+)
 
 
 class Evolution:
@@ -33,8 +36,8 @@ class Evolution:
 
     def ask(self) -> np.ndarray:
         """-> candidates [P, n]"""
-        # One triangle is the truth, and the eigenvectors are computed from it in every generation, so that a resumed
-        # run, which has nothing but the triangle, goes on with the same bits.
+        # One triangle is the truth, and the eigenvectors are computed from it in every generation, so that
+        # a resumed run, which has nothing but the triangle, goes on with the same bits.
         self._set_covariance(self._triangle())
         self.candidates = np.array(self.es.ask())
         return self.candidates
@@ -53,7 +56,11 @@ class Evolution:
         """Numbers and arrays of the strategy; the covariance as one triangle (3 MB at 867 parameters)."""
         es, sm = self.es, self.es.sm
         numbers = {
-            name: {k: v for k, v in vars(part).items() if _is_number(v) and k not in ("B", "D", "C", "dC", "pop_sorted")}
+            name: {
+                k: v
+                for k, v in vars(part).items()
+                if _is_number(v) and k not in ("B", "D", "C", "dC", "pop_sorted")
+            }
             for name, part in (("es", es), ("sm", sm), ("sigma", es.adapt_sigma))
         }
         rng = self.rng.bit_generator.state["state"]
@@ -67,7 +74,9 @@ class Evolution:
     def load_state_dict(self, state: dict) -> None:
         """The inverse, on an object made with the same size and population."""
         es, sm = self.es, self.es.sm
-        es.tell(es.ask(), list(range(es.popsize)))  # a first generation makes the attributes that are set below
+        es.tell(
+            es.ask(), list(range(es.popsize))
+        )  # a first generation makes the attributes that are set below
         for name, part in (("es", es), ("sm", sm), ("sigma", es.adapt_sigma)):
             for key, value in state["numbers"][name].items():
                 setattr(part, key, value.numpy().copy() if isinstance(value, Tensor) else value)
@@ -99,9 +108,10 @@ def _is_number(value) -> bool:
 class Basis:
     """From CMA-ES's vector y to the controller's flat parameters: params = scale @ y.
 
-    plain: the same.  pca: y weighs the whitened first components of C's input on the random data, which is how far
-    apart features matter; folded back into weights and bias, so the controller itself does not change (measured
-    sheet: faster at first, no better at the end; the default where the controller sees dreams only).
+    plain: the same.  pca: y weighs the whitened first components of C's input on the random data, which is
+    how far apart features matter; folded back into weights and bias, so the controller itself does not
+    change (measured sheet: faster at first, no better at the end; the default where the controller sees
+    dreams only).
     """
 
     def __init__(self, matrix: np.ndarray | None, size: int):
@@ -128,7 +138,8 @@ class Basis:
 
 
 def training_seed(*keys: int | str) -> int:
-    """A seed for an episode that trains something.  0..9,999 are kept for eval.py, 2e9 and up for `held_out_seeds`."""
+    """A seed for an episode that trains something.  0..9,999 are kept for eval.py, 2e9 and up for
+    `held_out_seeds`."""
     return 10_000 + derive(*keys) % 10**9
 
 

@@ -1,8 +1,9 @@
-"""M, the memory model: an LSTM with a mixture-density head (paper 1, section "MDN-RNN (M) Model"; appendix A.2).
+"""M, the memory model: an LSTM with a mixture-density head (paper 1, section "MDN-RNN (M) Model"; appendix
+A.2).
 
-M reads (z_t, a_t) and predicts the distribution of z_{t+1}: for every latent dimension on its own a mixture of K
-Gaussians.  For tasks that can end it also predicts the end, and for learning inside the dream, the reward.  With 32
-latents, 3 actions and 256 units this is the published 422,368 parameters.
+M reads (z_t, a_t) and predicts the distribution of z_{t+1}: for every latent dimension on its own a mixture
+of K Gaussians.  For tasks that can end it also predicts the end, and for learning inside the dream, the
+reward.  With 32 latents, 3 actions and 256 units this is the published 422,368 parameters.
 
 Shapes: B sequences, T steps, Z latents, A action numbers, D hidden units, K mixture components.
 """
@@ -16,7 +17,10 @@ from torch import Tensor, nn
 
 from paper1_world_models.config import RNNConfig
 
-LOGSIGMA_MIN, LOGSIGMA_MAX = -7.0, 5.0  # without a floor one component can collapse on a point and the loss goes to NaN
+LOGSIGMA_MIN, LOGSIGMA_MAX = (
+    -7.0,
+    5.0,
+)  # without a floor one component can collapse on a point and the loss goes to NaN
 State = tuple[Tensor, Tensor]  # (h, c), each [B, D]
 
 
@@ -40,7 +44,7 @@ class MDNRNN(nn.Module):
         self.lstm = nn.LSTM(latents + actions + cfg.restart_input, cfg.hidden, batch_first=True)
         self.mixture_sizes = (
             [cfg.mixtures, cfg.mixtures * latents, cfg.mixtures * latents]
-            if cfg.shared_pi  # one set of K weights for the whole vector (a port's choice; the authors have Z sets)
+            if cfg.shared_pi  # one set of K weights for the whole vector; the authors have Z sets
             else [cfg.mixtures * latents] * 3
         )
         self.head = nn.Linear(cfg.hidden, sum(self.mixture_sizes) + cfg.reward_head + cfg.done_head)
@@ -48,7 +52,9 @@ class MDNRNN(nn.Module):
             # The authors' cell has one bias vector; torch has two, so one is frozen at zero and not counted.
             self.lstm.bias_hh_l0.zero_().requires_grad_(False)
             self.lstm.bias_ih_l0.zero_()
-            self.lstm.bias_ih_l0[cfg.hidden : 2 * cfg.hidden] = cfg.forget_bias  # gates are ordered i, f, g, o
+            self.lstm.bias_ih_l0[cfg.hidden : 2 * cfg.hidden] = (
+                cfg.forget_bias
+            )  # gates are ordered i, f, g, o
             if cfg.done_head:
                 self.head.bias[-1] = cfg.done_bias
 
@@ -73,7 +79,9 @@ class MDNRNN(nn.Module):
             out, (h, c) = self.lstm(x, ((state[0] * keep)[None], (state[1] * keep)[None]))
             return out, (h[0], c[0])
         lstm, (h, c), hidden = self.lstm, state, []
-        from_input = F.linear(x, lstm.weight_ih_l0, lstm.bias_ih_l0)  # [B, T, 4D]; no need to wait for the state
+        from_input = F.linear(
+            x, lstm.weight_ih_l0, lstm.bias_ih_l0
+        )  # [B, T, 4D]; no need to wait for the state
         keep = (~restart).to(x.dtype)[:, :, None]  # [B, T, 1]
         for t in range(x.shape[1]):
             h, c = cell(from_input[:, t], h * keep[:, t], c * keep[:, t], lstm.weight_hh_l0)
@@ -110,8 +118,8 @@ def cell(from_input: Tensor, h: Tensor, c: Tensor, weight_hh: Tensor) -> State:
 def mdn_nll(pred: Prediction, target: Tensor, shared_pi: bool = False) -> Tensor:
     """Negative log likelihood of the next latent, in nats per dimension.  [..., Z, K] and [..., Z] -> [...]
 
-    log p(z_d) = logsumexp_k [log pi_dk - ((z_d - mu_dk) / sigma_dk)^2 / 2 - log sigma_dk - log(2 pi) / 2], appendix A.2.
-    An unpredictable N(0, 1) dimension costs 1.4189; the authors' curves end near 1.0.
+    log p(z_d) = logsumexp_k [log pi_dk - ((z_d - mu_dk) / sigma_dk)^2 / 2 - log sigma_dk - log(2 pi) / 2],
+    appendix A.2. An unpredictable N(0, 1) dimension costs 1.4189; the authors' curves end near 1.0.
     """
     scaled = (target[..., None] - pred.mu) * (-pred.logsigma).exp()  # [..., Z, K]
     logprob = -0.5 * scaled.square() - pred.logsigma - 0.5 * math.log(2 * math.pi)
@@ -130,7 +138,8 @@ def done_loss(logit: Tensor, done: Tensor, weight: float) -> Tensor:
 def sample_next(
     pred: Prediction, temperature: float, generator: torch.Generator | None = None, shared_pi: bool = False
 ) -> Tensor:
-    """Draw z_{t+1} at a temperature: pi' = softmax(log pi / tau), sigma' = sigma sqrt(tau).  [..., Z, K] -> [..., Z]
+    """Draw z_{t+1} at a temperature: pi' = softmax(log pi / tau), sigma' = sigma sqrt(tau).  [..., Z, K] ->
+    [..., Z]
 
     tau -> 0 gives the mean of the likeliest component.  (Paper: "Doom Experiment", temperature.)
     """
@@ -138,7 +147,9 @@ def sample_next(
     uniform = torch.rand(
         logits[..., :1, :].shape if shared_pi else logits.shape, generator=generator, device=logits.device
     )
-    gumbel = -(-uniform.clamp_min(1e-20).log()).log()  # Gumbel-max: exact categorical draws without a host sync
+    gumbel = -(
+        -uniform.clamp_min(1e-20).log()
+    ).log()  # Gumbel-max: exact categorical draws without a host sync
     k = (logits + gumbel).argmax(-1, keepdim=True)  # [..., Z, 1]
     mu, logsigma = pred.mu.gather(-1, k)[..., 0], pred.logsigma.gather(-1, k)[..., 0]
     eps = torch.randn(mu.shape, generator=generator, device=mu.device)

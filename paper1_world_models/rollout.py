@@ -1,9 +1,9 @@
 """A whole generation at once: many games in lockstep, one forward pass of V, M and C for all of them.
 
 The known ports give every rollout a process of its own with batch size 1.  Here the processes only step
-environments; frames meet in shared memory, and the networks see one batch.  A finished game hands its slot to the
-next episode of the queue.  An episode's course depends on its seed, its candidate and its noise table alone, never
-on how many workers or slots there are (tests/paper1_world_models/test_rollout.py).
+environments; frames meet in shared memory, and the networks see one batch.  A finished game hands its slot
+to the next episode of the queue.  An episode's course depends on its seed, its candidate and its noise
+table alone, never on how many workers or slots there are (tests/paper1_world_models/test_rollout.py).
 
 Shapes: S slots, k rows of a call, P candidates, R rollouts, T steps, Z latents, A numbers that M reads.
 """
@@ -184,8 +184,8 @@ class ProcessGames:
         self.restarts += len(dead)
         if self.restarts > MAX_RESTARTS:
             raise UserError(
-                f"environment processes of {self.spec.name} died {self.restarts} times; the last checkpoint is good: "
-                "find the cause (memory?), then go on with --resume"
+                f"environment processes of {self.spec.name} died {self.restarts} times; the last checkpoint "
+                "is good: find the cause (memory?), then go on with --resume"
             )
         for w in dead:
             self.processes[w].kill()
@@ -229,7 +229,9 @@ def make_pixels(spec: EnvSpec) -> gym.Env:
     image = env.observation_space.spaces.get("image")
     if image is None or image.shape[0] != image.shape[1] or image.shape[-1] != 3:
         found = {key: space.shape for key, space in env.observation_space.items()}
-        raise UserError(f"paper 1 needs square RGB pictures and {spec.name} gives {found}: see its --env-options")
+        raise UserError(
+            f"paper 1 needs square RGB pictures and {spec.name} gives {found}: see its --env-options"
+        )
     return env
 
 
@@ -253,19 +255,26 @@ class Player:
         self.h[rows], self.c[rows] = 0.0, 0.0
 
     @torch.inference_mode()
-    def act(self, rows: np.ndarray, frames: np.ndarray, params: Tensor, eps: Tensor | None, first: np.ndarray):
+    def act(
+        self, rows: np.ndarray, frames: np.ndarray, params: Tensor, eps: Tensor | None, first: np.ndarray
+    ):
         """a_t from z_t and the state of steps < t; then M is stepped with (z_t, a_t as executed).
 
-        [k], uint8 [k, H, W, C], [k, n], [k, Z] or None (use the mean), bool [k] -> env actions, squashed [k, A], z [k, Z]
+        [k], uint8 [k, H, W, C], [k, n], [k, Z] or None (use the mean), bool [k] -> env actions, squashed
+        [k, A], z [k, Z]
         """
         k = len(rows)
-        pad = -k % 8  # kernels give a row the same bits in every batch of at least 8, so the score of a candidate
+        pad = (
+            -k % 8
+        )  # kernels give a row the same bits in every batch of at least 8, so the score of a candidate
         where = np.concatenate([np.arange(k), np.zeros(pad, np.int64)])  # does not depend on its neighbours
         at = torch.from_numpy(np.asarray(rows)[where]).to(self.device)
         mu, logvar = self.vae.encode(torch.from_numpy(frames[where]).to(self.device))
         z = mu if eps is None else resample(mu, logvar, eps[where].to(self.device))
         h, c = self.h[at], self.c[at]
-        act = self.controller.act_many(params[where].to(self.device), self.controller.feature(z, h, c))  # [k, A]
+        act = self.controller.act_many(
+            params[where].to(self.device), self.controller.feature(z, h, c)
+        )  # [k, A]
         h, c = self.rnn.step(z, act, torch.from_numpy(first[where]).to(self.device), (h, c))
         self.h[at[:k]], self.c[at[:k]] = h[:k], c[:k]
         act = act[:k].cpu().numpy()
@@ -287,7 +296,8 @@ class Episode:
 
 @dataclass(frozen=True)
 class Noise:
-    """Standard normal draws for z, by (rollout, step): shared by all candidates, so luck is not mistaken for skill."""
+    """Standard normal draws for z, by (rollout, step): shared by all candidates, so luck is not mistaken
+    for skill."""
 
     table: Tensor | None  # [R, T, Z]; None: z is the mean
 
@@ -316,7 +326,8 @@ def play(
     max_steps: int = 0,
     watch: Callable[[Episode, np.ndarray], None] | None = None,
 ) -> np.ndarray:
-    """Play all episodes with the vectors params [P, n] and fill in what came of them.  -> returns, one per episode
+    """Play all episodes with the vectors params [P, n] and fill in what came of them.  -> returns, one per
+    episode
 
     `watch` is called with each episode and frame, for videos.  A dead worker's episodes are played again.
     """

@@ -11,8 +11,17 @@ from common.faults import SignalGuard
 from common.logger import Logger
 from paper1_world_models.config import Config
 
-
-CURVE = ("frames", "policy_steps", "updates", "wall_s", "cpu_s", "ret_mean", "ret_low", "ret_high", "episodes")
+CURVE = (
+    "frames",
+    "policy_steps",
+    "updates",
+    "wall_s",
+    "cpu_s",
+    "ret_mean",
+    "ret_low",
+    "ret_high",
+    "episodes",
+)
 
 
 class Stopped(Exception):
@@ -44,7 +53,17 @@ class Run:
     def add_to_curve(self, updates: int, mean: float, low: float, high: float, episodes: int) -> None:
         """A row of curve.csv: a score on held-out seeds and what it took (DESIGN section 10)."""
         steps = self.frames // self.spec.frames_per_step
-        values = (self.frames, steps, updates, time.time() - self.started, cpu_seconds(), mean, low, high, episodes)
+        values = (
+            self.frames,
+            steps,
+            updates,
+            time.time() - self.started,
+            cpu_seconds(),
+            mean,
+            low,
+            high,
+            episodes,
+        )
         self.curve.append(dict(zip(CURVE, values, strict=True)))
         with atomic_write(self.folder / "curve.csv") as file:
             rows = [",".join(f"{row[c]:.10g}" for c in CURVE) for row in self.curve]

@@ -1,9 +1,9 @@
 """Paper 1, the whole procedure: collect -> V -> M -> C, and again for `--iterations` passes.
 
-    python train.py --preset tiny                                toy_dodge in minutes on one core
-    python train.py --preset tiny --train-in dream --iterations 3
-    python train.py --env CarRacing-v3 --preset cpu
-    python train.py --resume runs/toy_dodge/...                  goes on where it was; --stage runs one stage only
+python train.py --preset tiny                                toy_dodge in minutes on one core
+python train.py --preset tiny --train-in dream --iterations 3
+python train.py --env CarRacing-v3 --preset cpu
+python train.py --resume runs/toy_dodge/...                  goes on where it was; --stage runs one stage only
 """
 
 if not __package__:  # run as a script: the repository root, not this folder, goes on the path
@@ -44,7 +44,9 @@ def main(argv: list[str] | None = None) -> None:
     if command.dry_run:
         print(describe(command, None, device))
         return
-    folder = command.resume or new_run_dir(command.config.logdir, command.config.env, command.config.seed, HERE)
+    folder = command.resume or new_run_dir(
+        command.config.logdir, command.config.env, command.config.seed, HERE
+    )
     print(describe(command, folder, device), flush=True)
     save_config(folder, command.config, paper=PAPER, preset=command.preset)
     train(command.config, folder, device, command.extra.stage)
@@ -72,14 +74,17 @@ def train(cfg: Config, folder: Path, device, last_stage: str) -> None:
     with SignalGuard() as guard, Logger(folder, resume_step=saved_steps(cfg, folder)) as log:
         run = Run(cfg, spec, folder, log, guard)
         try:
+            if last_stage == "controller" and not (folder / "data").exists():
+                agent = WorldModelsAgent.load(folder, str(device))  # V, M and the CMA state were carried here
+                train_controller(run, agent, None, cfg.iterations - 1)
+                agent.save(folder / "model.pt")
+                return
             for iteration in range(cfg.iterations):
                 model = folder / "model.pt" if iteration else None
                 run.frames += collect_stage(run, collect, iteration, model)
                 if last_stage == "collect":
                     continue
-                from common.shards import open_shards
-
-                shards = open_shards(folder / "data")
+                shards = open_data(folder, iteration)
                 if iteration == 0:
                     train_vae(run, agent, shards)  # V is frozen afterwards
                     agent.stage = "vae"
@@ -101,7 +106,6 @@ def train(cfg: Config, folder: Path, device, last_stage: str) -> None:
 
 def collect_stage(run, collect, iteration: int, model: Path | None) -> int:
     """Collect one pass of episodes.  Returns the environment frames that it took."""
-    from common.shards import open_shards
     from paper1_world_models.run import Stopped
 
     def report(frames: int) -> bool:
@@ -112,23 +116,32 @@ def collect_stage(run, collect, iteration: int, model: Path | None) -> int:
     collect(run.cfg, run.spec, run.folder / "data", iteration, model, report)
     if run.guard.stop_requested:
         raise Stopped
-    shards = open_shards(run.folder / "data")
-    mine = [shards.episodes[i, 2] - 1 for i in range(len(shards.episodes)) if of_iteration(shards, i) == iteration]
-    return int(sum(mine)) * run.spec.frames_per_step
+
+    def steps(upto: int) -> int:  # an episode of T rows took T - 1 steps
+        shards = open_data(run.folder, upto)
+        return shards.total - len(shards.episodes)
+
+    return (steps(iteration) - (steps(iteration - 1) if iteration else 0)) * run.spec.frames_per_step
 
 
 def saved_steps(cfg: Config, folder: Path) -> dict[str, int]:
-    """Stage -> the step its saved state is at, -1 where there is none: what was logged after it is dropped."""
+    """Stage -> the step its saved state is at, -1 where there is none: what was logged after it is
+    dropped."""
     from common.checkpoint import RunState
 
-    stages = ["vae-00"] + [f"{stage}-{i:02d}" for i in range(cfg.iterations) for stage in ("rnn", "controller")]
+    stages = ["vae-00"] + [
+        f"{stage}-{i:02d}" for i in range(cfg.iterations) for stage in ("rnn", "controller")
+    ]
     found = {stage: RunState(folder / "state" / stage).load() for stage in stages}
     return {stage: state[0] if state else -1 for stage, state in found.items()}
 
 
-def of_iteration(shards, episode: int) -> int:
-    """The iteration that collected an episode, out of its shard's name."""
-    return int(shards.folders[shards.episodes[episode, 0]].name[:2])
+def open_data(folder: Path, iteration: int):
+    """The frames of the first `iteration` + 1 passes; a resumed run may hold later ones already."""
+    from common.shards import Shards, open_shards
+
+    folders = [shard for shard in open_shards(folder / "data").folders if int(shard.name[:2]) <= iteration]
+    return Shards(folders)
 
 
 def new_agent(cfg: Config, spec, device):
@@ -142,7 +155,9 @@ def new_agent(cfg: Config, spec, device):
     codec = make_codec(env.action_space, cfg.controller.actions)
     env.close()
     if shape != (cfg.vae.size, cfg.vae.size, cfg.vae.channels):
-        raise UserError(f"{spec.name} gives pictures {shape} and V takes {cfg.vae.size}: set --vae.size 64 or 16")
+        raise UserError(
+            f"{spec.name} gives pictures {shape} and V takes {cfg.vae.size}: set --vae.size 64 or 16"
+        )
     return WorldModelsAgent(cfg, spec, codec, device=device)
 
 
@@ -153,6 +168,17 @@ def updates_to_come(cfg: Config) -> int:
     rnn = (cfg.rnn.updates + (cfg.iterations - 1) * cfg.rnn.again_updates) * cfg.rnn.train
     first = cfg.first_generations if cfg.iterations > 1 and cfg.first_generations else cfg.generations
     return vae + rnn + first + (cfg.iterations - 1) * cfg.generations
+
+
+def forecast(check, *args, refuse: bool) -> str:
+    """A forecast line; where it is an upper bound, or nothing runs yet, too much is a warning and no
+    refusal."""
+    try:
+        return check(*args)
+    except UserError as error:
+        if refuse:
+            raise
+        return f"warning: {error}"
 
 
 def describe(command, folder: Path | None, device) -> str:
@@ -173,7 +199,8 @@ def describe(command, folder: Path | None, device) -> str:
     frames += (cfg.iterations - 1) * cfg.collect.again_frames
     row = math.prod(agent.vae.cfg.size for _ in range(2)) * cfg.vae.channels + 4 * agent.codec.size + 7
     latents = 4 * cfg.vae.latents + 4 * agent.codec.size + 7
-    flag = "--collect.episodes"
+    flag, bound = "--collect.episodes", "" if cfg.collect.ignore_end else " (at most: episodes may end early)"
+    exact = folder is not None and cfg.collect.ignore_end
     return start_block(
         command,
         run_dir=folder,
@@ -182,8 +209,8 @@ def describe(command, folder: Path | None, device) -> str:
         frames=frames,
         updates={"V and M": updates_to_come(cfg) - cfg.generations, "generations of C": cfg.generations},
         forecasts=[
-            forecast_disk(frames * row, "frames (at most)", flag, folder or HERE),
-            forecast_ram(frames * latents, "latents (at most)", flag),
+            forecast(forecast_disk, frames * row, f"frames{bound}", flag, folder or HERE, refuse=exact),
+            forecast(forecast_ram, frames * latents, f"latents{bound}", flag, refuse=exact),
         ],
         device=str(device),
     )

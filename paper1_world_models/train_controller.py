@@ -4,6 +4,7 @@ import numpy as np
 import torch
 
 from common.checkpoint import RunState
+from common.errors import UserError
 from common.scores import bootstrap_ci
 from common.seeding import derive
 from paper1_world_models.agent import WorldModelsAgent
@@ -16,7 +17,8 @@ from paper1_world_models.run import Run
 
 
 def train_controller(run: Run, agent: WorldModelsAgent, data: Latents | None, iteration: int) -> None:
-    """Evolve, checkpoint every generation, score the mean vector on held-out seeds; ends with it in agent.params."""
+    """Evolve, checkpoint every generation, score the mean vector on held-out seeds; ends with it in
+    agent.params."""
     cfg, evolve = run.cfg, run.cfg.evolve
     saved = RunState(run.state("controller", iteration))
     found = saved.load()
@@ -41,7 +43,9 @@ def train_controller(run: Run, agent: WorldModelsAgent, data: Latents | None, it
         while evolution.generation < generations:
             g = evolution.generation
             params = basis(evolution.ask())  # [P, n]
-            returns = (dream_fitness if cfg.train_in == "dream" else real_fitness)(run, agent, games, params, g, iteration)
+            returns = (dream_fitness if cfg.train_in == "dream" else real_fitness)(
+                run, agent, games, params, g, iteration
+            )
             evolution.tell(returns)
             agent.params = np.float32(basis(evolution.mean))  # the mean, not the luckiest sample
             run.log.progress(g + 1, updates=g + 1, ret=returns.mean())
@@ -50,7 +54,12 @@ def train_controller(run: Run, agent: WorldModelsAgent, data: Latents | None, it
             last = g + 1 == generations
             if last or (cfg.eval_every and (g + 1) % cfg.eval_every == 0):
                 score(run, agent, games, g + 1, iteration)
-            state = {"evolution": evolution.state_dict(), "basis": basis.matrix, "frames": run.frames, "curve": run.curve}
+            state = {
+                "evolution": evolution.state_dict(),
+                "basis": basis.matrix,
+                "frames": run.frames,
+                "curve": run.curve,
+            }
             saved.save(g + 1, state)
             agent.save(run.folder / "model.pt")
             run.leave_if_asked()
@@ -59,11 +68,15 @@ def train_controller(run: Run, agent: WorldModelsAgent, data: Latents | None, it
         games.close()
 
 
-def real_fitness(run: Run, agent, games: Games, params: np.ndarray, generation: int, iteration: int) -> np.ndarray:
+def real_fitness(
+    run: Run, agent, games: Games, params: np.ndarray, generation: int, iteration: int
+) -> np.ndarray:
     """Mean return of every candidate in the real environment; all play the same seeds.  [P, n] -> [P]"""
     cfg = run.cfg
     seeds = generation_seeds(cfg.evolve, cfg.seed, iteration, generation)
-    noise = Noise.draw(derive(cfg.seed, "noise", iteration, generation), len(seeds), 1024, cfg.vae.latents, cfg.controller.z)
+    noise = Noise.draw(
+        derive(cfg.seed, "noise", iteration, generation), len(seeds), 1024, cfg.vae.latents, cfg.controller.z
+    )
     player = Player(agent.vae, agent.rnn, agent.controller, games.slots)
     episodes = grid(len(params), seeds)
     returns = play(games, player, params, episodes, noise, cfg.evolve.max_steps)
@@ -71,8 +84,11 @@ def real_fitness(run: Run, agent, games: Games, params: np.ndarray, generation: 
     return returns.reshape(len(params), len(seeds)).mean(1)
 
 
-def dream_fitness(run: Run, agent, games: Games, params: np.ndarray, generation: int, iteration: int) -> np.ndarray:
-    """The same inside M: P x R dreams in lockstep, all candidates from the same R start frames.  [P, n] -> [P]"""
+def dream_fitness(
+    run: Run, agent, games: Games, params: np.ndarray, generation: int, iteration: int
+) -> np.ndarray:
+    """The same inside M: P x R dreams in lockstep, all candidates from the same R start frames.  [P, n] ->
+    [P]"""
     cfg, P, R = run.cfg, len(params), run.cfg.evolve.rollouts
     generator = torch.Generator().manual_seed(derive(cfg.seed, "dream", iteration, generation))
     dreams = Dreams(agent.rnn, agent.starts, cfg.dream, generator)
@@ -93,7 +109,9 @@ def score(run: Run, agent: WorldModelsAgent, games: Games, generation: int, iter
     laps = float(np.mean([e.lap for e in episodes]))
     mean = float(returns.mean())
     run.log.scalars(generation, {"test_return": mean, "test_sd": returns.std(), "test_lap_finished": laps})
-    run.log.note(f"generation {generation}: {mean:.1f} +- {returns.std():.1f} over {len(returns)} held-out episodes")
+    run.log.note(
+        f"generation {generation}: {mean:.1f} +- {returns.std():.1f} over {len(returns)} held-out episodes"
+    )
     run.add_to_curve(generation, mean, low, high, len(returns))
     return mean
 
@@ -103,7 +121,11 @@ def make_basis(run: Run, agent: WorldModelsAgent, data: Latents | None) -> Basis
     controller = agent.controller
     if run.cfg.evolve.basis == "plain":
         return Basis(None, controller.size)
-    cfg, rnn = run.cfg.rnn, agent.rnn
+    if data is None:
+        raise UserError(
+            "--evolve.basis pca looks at the collected frames, and there are none here: use plain"
+        )
+    rnn = agent.rnn
     batch_of = Windows(data, data.split()[0], 64, 100, derive(run.cfg.seed, "basis"))
     generator = torch.Generator().manual_seed(derive(run.cfg.seed, "basis noise"))
     features = []

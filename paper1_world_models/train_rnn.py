@@ -16,7 +16,9 @@ from paper1_world_models.run import Run
 from paper1_world_models.train_vae import linear_end
 
 
-def losses_of(rnn: MDNRNN, batch: Batch, state: State) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor], State]:
+def losses_of(
+    rnn: MDNRNN, batch: Batch, state: State
+) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor], State]:
     """Unreduced losses [B, T], the mask each is averaged over, and the last state."""
     hidden, state = rnn(batch.z[:, :-1], batch.act, batch.restart, state)  # [B, T, D]
     pred = rnn.predict(hidden)
@@ -96,7 +98,8 @@ def train_rnn(run: Run, agent: WorldModelsAgent, data: Latents, iteration: int) 
 def evaluate(rnn: MDNRNN, data: Latents, episodes, run: Run, batches: int = 4) -> dict[str, float]:
     """Held-out NLL per dimension beside two baselines on the same steps, and the heads' losses beside theirs.
 
-    nll_standard_normal: z_{t+1} ~ N(0, 1).  nll_copy_last: z_{t+1} ~ N(z_t, s_d^2) with the best s_d per dimension.
+    nll_standard_normal: z_{t+1} ~ N(0, 1).  nll_copy_last: z_{t+1} ~ N(z_t, s_d^2) with the best s_d per
+    dimension.
     """
     cfg, device = rnn.cfg, next(rnn.parameters()).device
     sampler = Windows(data, episodes, cfg.batch, cfg.length, derive(run.cfg.seed, "rnn test"))

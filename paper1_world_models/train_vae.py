@@ -39,7 +39,8 @@ def train_vae(run: Run, agent: WorldModelsAgent, shards: Shards) -> dict[str, fl
             order = np.random.default_rng(derive(run.cfg.seed, "vae", epoch)).permutation(train_rows)
         at = step % per_epoch * cfg.batch
         frames = frames_at(shards, order[at : at + cfg.batch], device)
-        # Every step has a seed of its own, so a resumed run needs no random state to go on with the same bits.
+        # Every step has a seed of its own, so a resumed run needs no random state to go on with the same
+        # bits.
         generator.manual_seed(derive(run.cfg.seed, "vae noise", step))
         eps = torch.randn(len(frames), cfg.latents, generator=generator).to(device)
         for group in optim.param_groups:
@@ -62,7 +63,9 @@ def train_vae(run: Run, agent: WorldModelsAgent, shards: Shards) -> dict[str, fl
     error = reconstruction_error(vae, test, mean_image)
     with torch.inference_mode():
         recon = vae.decode(vae.encode(test[:16])[0]).mul(255).byte().cpu().numpy()
-    run.log.image(updates, "reconstruction", np.concatenate([np.hstack(test[:16].cpu().numpy()), np.hstack(recon)]))
+    run.log.image(
+        updates, "reconstruction", np.concatenate([np.hstack(test[:16].cpu().numpy()), np.hstack(recon)])
+    )
     judge(run, "V", vae_failures(error, cfg.gate))
     return error
 

@@ -1,8 +1,9 @@
-"""V, the vision model: a convolutional variational autoencoder (paper 1, section "VAE (V) Model"; appendix A.1).
+"""V, the vision model: a convolutional variational autoencoder (paper 1, section "VAE (V) Model"; appendix
+A.1).
 
-One frame becomes a small vector z.  Four strided convolutions down, four transposed ones up, no padding anywhere,
-so the map sizes are 64 -> 31 -> 14 -> 6 -> 2 and 1 -> 5 -> 13 -> 30 -> 64.  At width 1 and 32 latents this is the
-published 4,348,547 parameters.
+One frame becomes a small vector z.  Four strided convolutions down, four transposed ones up, no padding
+anywhere, so the map sizes are 64 -> 31 -> 14 -> 6 -> 2 and 1 -> 5 -> 13 -> 30 -> 64.  At width 1 and 32
+latents this is the published 4,348,547 parameters.
 
 Shapes: N frames, H = W = 64 pixels, C = 3 colours, Z latents.
 """
@@ -16,7 +17,9 @@ from paper1_world_models.config import VAEConfig
 
 # Frame size -> (channels of the encoder, kernels of the decoder).  64 is the paper's; 16 serves quick tests.
 STACKS = {64: ((32, 64, 128, 256), (5, 5, 6, 6)), 16: ((32, 64), (6, 6))}
-LOGVAR_LIMIT = 10.0  # exp(10) would already be a useless latent; the clamp keeps an early spike from becoming NaN
+LOGVAR_LIMIT = (
+    10.0  # exp(10) would already be a useless latent; the clamp keeps an early spike from becoming NaN
+)
 
 
 class VAE(nn.Module):
@@ -41,7 +44,9 @@ class VAE(nn.Module):
             self.decoder += nn.Sequential(
                 nn.ConvTranspose2d(c_in, c_out, k, stride=2), nn.Sigmoid() if last else nn.ReLU()
             )
-        self.to(memory_format=torch.channels_last)  # NHWC frames arrive without a copy, and CPU kernels are faster
+        self.to(
+            memory_format=torch.channels_last
+        )  # NHWC frames arrive without a copy, and CPU kernels are faster
 
     def encode(self, frames: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and log variance of q(z|x).  frames: uint8 or float in [0, 1], [N, H, W, C] -> two [N, Z]"""
@@ -57,17 +62,23 @@ class VAE(nn.Module):
     def loss(self, frames: Tensor, eps: Tensor, weight: Tensor | None = None) -> dict[str, Tensor]:
         """The two terms of the loss, one number per frame, not yet reduced.
 
-        frames: [N, H, W, C]; eps: standard normal [N, Z]; weight: [N, H, W] or None -> {"recon": [N], "kl": [N]}
+        frames: [N, H, W, C]; eps: standard normal [N, Z]; weight: [N, H, W] or None -> {"recon": [N], "kl":
+        [N]}
         """
         mu, logvar = self.encode(frames)
         recon = self.decode(resample(mu, logvar, eps))
         error = (recon - to_float(frames)).square().sum(-1)  # [N, H, W]; summed over colours
         if weight is not None:
-            error = error * weight  # differs: the paper weighs all pixels alike and loses what is small (README)
+            error = (
+                error * weight
+            )  # differs: the paper weighs all pixels alike and loses what is small (README)
         floor = self.cfg.kl_tolerance * self.cfg.latents
         return {
-            "recon": self.cfg.recon_scale * error.sum((1, 2)),  # summed over pixels, never averaged: averaging
-            "kl": kl_divergence(mu, logvar).clamp_min(floor),  # would let the KL win and V would forget the image
+            "recon": self.cfg.recon_scale
+            * error.sum((1, 2)),  # summed over pixels, never averaged: averaging
+            "kl": kl_divergence(mu, logvar).clamp_min(
+                floor
+            ),  # would let the KL win and V would forget the image
         }
 
 
@@ -87,9 +98,11 @@ def to_float(frames: Tensor) -> Tensor:
 
 
 def pixel_weight(frames: Tensor, mean_image: Tensor, cfg: VAEConfig) -> Tensor | None:
-    """Where the reconstruction must not be sloppy.  uint8 [N, H, W, C] and float [H, W, C] -> [N, H, W] or None
+    """Where the reconstruction must not be sloppy.  uint8 [N, H, W, C] and float [H, W, C] -> [N, H, W] or
+    None
 
-    "moving": a colour differs from the mean image by more than 0.15; "fireball": bright red without blue (TakeCover).
+    "moving": a colour differs from the mean image by more than 0.15; "fireball": bright red without blue
+    (TakeCover).
     """
     if cfg.foreground == "none":
         return None
@@ -106,7 +119,8 @@ def foreground(frames: Tensor, mean_image: Tensor, kind: str) -> Tensor:
 
 @torch.inference_mode()
 def encode_all(vae: VAE, frames: np.ndarray, batch: int = 256) -> tuple[np.ndarray, np.ndarray]:
-    """Encode many frames once.  uint8 [N, H, W, C] -> mu, logvar: float16 [N, Z] (section 2.4 of the sheet's source)"""
+    """Encode many frames once.  uint8 [N, H, W, C] -> mu, logvar: float16 [N, Z] (section 2.4 of the
+    sheet's source)"""
     device = next(vae.parameters()).device
     mu = np.empty((len(frames), vae.cfg.latents), np.float16)
     logvar = np.empty_like(mu)
@@ -117,10 +131,11 @@ def encode_all(vae: VAE, frames: np.ndarray, batch: int = 256) -> tuple[np.ndarr
 
 
 def reconstruction_error(vae: VAE, frames: Tensor, mean_image: Tensor) -> dict[str, float]:
-    """Held-out error beside that of the mean image, both summed over pixels and averaged over frames (the gate of V).
+    """Held-out error beside that of the mean image, both summed over pixels and averaged over frames (the
+    gate of V).
 
-    uint8 [N, H, W, C], float [H, W, C] -> recon, mean_image, kl and, where a foreground is weighted, the mean squared
-    error per foreground value of both.
+    uint8 [N, H, W, C], float [H, W, C] -> recon, mean_image, kl and, where a foreground is weighted, the
+    mean squared error per foreground value of both.
     """
     with torch.inference_mode():
         mu, logvar = vae.encode(frames)

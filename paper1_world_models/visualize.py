@@ -1,8 +1,8 @@
 """Draw what M dreams: `python visualize.py --checkpoint model.pt --num-dreams 5`.
 
-Besides what every paper draws (truth / dream / difference, free dreams, heads, error over the horizon): truth,
-reconstruction, one-step prediction and open-loop dream side by side; a walk along single latents; free dreams at
-several temperatures; and how long the controller lives in dreams of each temperature.
+Besides what every paper draws (truth / dream / difference, free dreams, heads, error over the horizon):
+truth, reconstruction, one-step prediction and open-loop dream side by side; a walk along single latents;
+free dreams at several temperatures; and how long the controller lives in dreams of each temperature.
 """
 
 if not __package__:  # run as a script: the repository root, not this folder, goes on the path

@@ -51,11 +51,18 @@ def test_a_stream_reads_every_step_once_in_a_pass_and_carries_on():
     for step in range(stream.per_pass):
         seq = stream(step)
         assert seq.new_stream == (step == 0)
-        assert seq.restart[:, 0].all() == (step == 0) or seq.restart[:, 0].any() == data.is_first[seq.rows[:, 0]].any()
+        assert (
+            seq.restart[:, 0].all() == (step == 0)
+            or seq.restart[:, 0].any() == data.is_first[seq.rows[:, 0]].any()
+        )
         if previous is not None:
-            np.testing.assert_array_equal(seq.rows[:, 0], previous)  # the chunk goes on where the last one ended
+            np.testing.assert_array_equal(
+                seq.rows[:, 0], previous
+            )  # the chunk goes on where the last one ended
         previous = seq.rows[:, -1]
-        np.testing.assert_array_equal(seq.restart | (step == 0), data.is_first[seq.rows[:, :-1]] | (step == 0))
+        np.testing.assert_array_equal(
+            seq.restart | (step == 0), data.is_first[seq.rows[:, :-1]] | (step == 0)
+        )
         seen += seq.rows[:, :-1].ravel().tolist()
     assert len(seen) == len(set(seen))
     other = Streams(data, np.arange(3), 2, 5, seed=1)

@@ -95,7 +95,9 @@ def test_candidates_differ_only_by_their_vectors():
 def test_the_vector_env_keeps_gymnasiums_rules():
     controller = Controller(ControllerConfig(), 4, 8, CODEC)
     starts = Starts(torch.randn(3, 4), torch.zeros(3, 4))
-    env = DreamEnv(6, rnn_with(-1.0), controller, starts, DreamConfig(max_steps=9, done="bernoulli"), spaces.Discrete(3))
+    env = DreamEnv(
+        6, rnn_with(-1.0), controller, starts, DreamConfig(max_steps=9, done="bernoulli"), spaces.Discrete(3)
+    )
     obs, _ = env.reset(seed=1)
     assert obs.shape == (6, 12) and env.observation_space.contains(obs)
     again, _ = env.reset(seed=1)
@@ -104,7 +106,9 @@ def test_the_vector_env_keeps_gymnasiums_rules():
     env.action_space.seed(0)
     for _ in range(60):
         obs, rew, terminated, truncated, _ = env.step(env.action_space.sample())
-        assert (rew[was_done] == 0).all() and (rew[~was_done] == 1).all()  # NEXT_STEP: an ended dream restarts
+        assert (rew[was_done] == 0).all() and (
+            rew[~was_done] == 1
+        ).all()  # NEXT_STEP: an ended dream restarts
         assert not (terminated & truncated).any()
         assert (obs[was_done][:, 4:] == 0).all()  # with a zero state
         age = np.where(was_done, 0, age + 1)

@@ -32,7 +32,9 @@ def test_rosenbrock():
 
 def test_paper_sized_search_makes_the_expected_progress():
     evolution = Evolution(867, 64, 0.1, seed=1)
-    assert evolution.es.sp.weights.mu == 32 and evolution.es.sp.weights.mueff == pytest.approx(17.62, abs=0.01)
+    assert evolution.es.sp.weights.mu == 32 and evolution.es.sp.weights.mueff == pytest.approx(
+        17.62, abs=0.01
+    )
     run(evolution, lambda X: -((X - 0.5) ** 2).sum(1), 5)
     assert 185 < ((evolution.mean - 0.5) ** 2).sum() < 205  # from 216.75; 118 after 20 generations
 
@@ -69,7 +71,9 @@ def test_seeds_are_shared_fresh_and_never_those_of_tests():
 
 def test_pca_basis_is_a_linear_controller_on_whitened_features():
     rng = np.random.default_rng(0)
-    controller = Controller(ControllerConfig(inputs="z"), 6, 4, ActionCodec("tanh", 2, (-1.0, -1.0), (1.0, 1.0)))
+    controller = Controller(
+        ControllerConfig(inputs="z"), 6, 4, ActionCodec("tanh", 2, (-1.0, -1.0), (1.0, 1.0))
+    )
     features = rng.standard_normal((500, 6)) @ rng.standard_normal((6, 6)) + 3
     basis = Basis.pca(features, controller, components=4)
     y = rng.standard_normal((1, basis.size))

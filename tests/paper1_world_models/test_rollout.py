@@ -1,4 +1,5 @@
-"""Lockstep rollouts: timing of z and h, equal results for any slots and workers, dead workers, shared noise."""
+"""Lockstep rollouts: timing of z and h, equal results for any slots and workers, dead workers, shared
+noise."""
 
 import os
 import signal

@@ -89,7 +89,11 @@ def test_the_reconstruction_is_summed_over_pixels_whatever_the_batch(batch):
     zero = torch.zeros(batch, 32)
     losses = Fixed(VAEConfig(width=0.25)).fix(zero, zero, recon).loss(frames, zero)
     assert losses["recon"].mean().item() == pytest.approx(12_288 * 0.25)
-    weighted = Fixed(VAEConfig(width=0.25)).fix(zero, zero, recon).loss(frames, zero, torch.full((batch, 64, 64), 5.0))
+    weighted = (
+        Fixed(VAEConfig(width=0.25))
+        .fix(zero, zero, recon)
+        .loss(frames, zero, torch.full((batch, 64, 64), 5.0))
+    )
     assert weighted["recon"].mean().item() == pytest.approx(5 * 3_072)
 
 

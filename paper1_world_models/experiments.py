@@ -1,0 +1,230 @@
+"""The article's comparisons as ready-made experiments, on the data and models of a finished run.
+
+    python experiments.py ablation    --base runs/toy_dodge/...    {z, z + hidden layer, z + random LSTM, z
+    + trained LSTM} python experiments.py temperature --base RUN --taus 0.1 0.5 1.0 1.15 1.3    dream at
+    tau, score in reality python experiments.py cheat       --base RUN    a dream that is easy to fool: hard
+    cut-off, one pass python experiments.py undertrained --base RUN --rnn-updates 600    ... or a model that
+    knows too little python experiments.py sweep       --base RUN    blind sweeps in the dream and in
+    reality, by half-period
+
+Every variant is a run folder of its own beside the base run (it shares the collected frames and whatever
+models the variant does not change), so eval.py and visualize.py work on it; 100 held-out episodes each.
+"""
+
+if not __package__:  # run as a script: the repository root, not this folder, goes on the path
+    import pathlib
+    import sys
+
+    sys.path[0] = str(pathlib.Path(__file__).resolve().parents[1])
+
+import json
+import os
+import shutil
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal
+
+import tyro
+
+from common.cli import run_main, save_config
+from common.config import from_json, override
+from common.errors import UserError
+from paper1_world_models.config import Config
+
+PAPER = "paper1_world_models"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Args:
+    """Which experiment, on which run."""
+
+    name: tyro.conf.Positional[Literal["ablation", "temperature", "cheat", "undertrained", "sweep"]]
+    """The experiment."""
+    base: Path
+    """Run folder whose data, V and M are used."""
+    episodes: int = 100
+    """Held-out episodes per variant."""
+    seed: int = 0
+    """Seed of the first held-out episode."""
+    taus: tuple[float, ...] = (0.1, 0.5, 1.0, 1.15, 1.3)
+    """Temperatures of the sweep."""
+    generations: int = 0
+    """Generations per variant; 0: as many as the base run."""
+    rnn_updates: int = 0
+    """undertrained: gradient steps of M; 0: a third of the base run's."""
+
+
+def variants(args: Args, cfg: Config) -> dict[str, tuple[dict, tuple[str, ...]]]:
+    """Label -> (overrides, stages of the base run that are kept)."""
+    frozen, one_pass = ("vae-00", "rnn-00"), {"iterations": 1, "first_generations": 0}
+    if args.generations:
+        one_pass["generations"] = args.generations
+    dream = {**one_pass, "train_in": "dream", "gates": "warn"}
+    if args.name == "ablation":
+        real = {**one_pass, "train_in": "real"}
+        return {
+            "z": ({**real, "controller.inputs": "z"}, frozen),
+            "z + hidden layer": (
+                {**real, "controller.inputs": "z", "controller.hidden": 40, "evolve.basis": "plain"},
+                frozen,
+            ),
+            "z + h, random LSTM": ({**real, "rnn.train": False}, ("vae-00",)),
+            "z + h, trained LSTM": (real, frozen),
+        }
+    if args.name == "temperature":
+        return {f"tau {tau:g}": ({**dream, "dream.temperature": tau}, frozen) for tau in args.taus}
+    if args.name == "cheat":
+        return {
+            "hard cut-off": ({**dream, "dream.done": "cutoff"}, frozen),
+            "drawn ends": ({**dream, "dream.done": "bernoulli"}, frozen),
+        }
+    updates = args.rnn_updates or cfg.rnn.updates // 3
+    return {f"M after {updates} updates": ({**dream, "rnn.updates": updates}, ("vae-00",))}
+
+
+def load_base(folder: Path) -> tuple[Config, str]:
+    """The base run's config and preset; UserError where it is no finished run of this paper."""
+    try:
+        stored = json.loads((folder / "config.json").read_text())
+        assert stored["paper"] == PAPER
+    except (OSError, ValueError, KeyError, AssertionError) as error:
+        raise UserError(
+            f"--base {folder}: not a run folder of {PAPER}; train one with train.py first"
+        ) from error
+    if not (folder / "state" / "rnn-00").is_dir():
+        raise UserError(f"--base {folder}: M is not trained yet; finish it with train.py --resume {folder}")
+    return from_json(Config, stored["config"], str(folder / "config.json")), stored["preset"]
+
+
+def derive_run(base: Path, folder: Path, cfg: Config, preset: str, keep: tuple[str, ...]) -> None:
+    """A run folder that starts behind the kept stages; frames and latents are linked, not copied."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in ("data", "latents"):
+        if not (folder / name).exists():
+            os.symlink((base / name).resolve(), folder / name)
+    for stage in keep:
+        if not (folder / "state" / stage).exists():
+            shutil.copytree(base / "state" / stage, folder / "state" / stage)
+    save_config(folder, cfg, paper=PAPER, preset=preset)
+
+
+def run_variant(args: Args, label: str, overrides: dict, keep: tuple[str, ...]) -> dict:
+    """Train (or go on with) one variant, play it in reality and, where it dreamed, in its dream."""
+    from common.device import pick_device
+    from common.evaluate import evaluate
+    from paper1_world_models.agent import WorldModelsAgent
+    from paper1_world_models.run import cpu_seconds
+    from paper1_world_models.train import train
+    from paper1_world_models.visualize import dream_score
+
+    base, preset = load_base(args.base)
+    folder = args.base.parent / f"{args.base.name}-{args.name}" / label.replace(" ", "_").replace(",", "")
+    cfg = replace(override(base, overrides), logdir=str(folder))
+    before = cpu_seconds()
+    derive_run(args.base, folder, cfg, preset, keep)
+    train(cfg, folder, pick_device(cfg.device, cfg.threads), "all")
+    spent = cpu_seconds() - before
+    agent = WorldModelsAgent.load(folder)
+    result = evaluate(agent, None, args.episodes, args.seed)
+    row = {"label": label, "real": result.score(), "cpu_s": round(spent, 1), "seed": cfg.seed}
+    if cfg.train_in == "dream":
+        dreamt = dream_score(agent, cfg.dream.temperature, args.episodes, args.seed)
+        row["dream"] = {"mean": float(dreamt.mean()), "sd": float(dreamt.std())}
+    (folder / "variant.json").write_text(json.dumps(row, indent=1))
+    return row
+
+
+def sweep_curve(args: Args) -> list[dict]:
+    """Blind sweeps, wall to wall: score in the dream and in reality by half-period in frames.  A test of M
+    off its data, and a reminder of what can be had without looking."""
+    import numpy as np
+    import torch
+
+    from paper1_world_models.agent import WorldModelsAgent
+    from paper1_world_models.dream import Dreams, dream_returns
+    from paper1_world_models.gates import Table
+    from paper1_world_models.rollout import Episode, Noise, make_games, play
+
+    agent = WorldModelsAgent.load(args.base)
+    cfg, repeat = agent.cfg, agent.env.frames_per_step
+    if agent.codec.kind != "thirds":
+        raise UserError(
+            f"a sweep needs left, stay and right; {agent.env.name} has actions {agent.codec.kind}"
+        )
+    games = make_games(agent.env, min(cfg.evolve.slots, args.episodes), 1, (cfg.vae.size,) * 2 + (3,))
+    rows = []
+    for half in (2, 3, 5, 10, 15, 20, 25, 30, 40, 50, 75):  # in policy steps
+        t = np.arange(cfg.dream.max_steps)
+        line = np.where(t // half % 2 == 0, 1.0, -1.0).astype(np.float32)
+        table = np.broadcast_to(line[None, :, None], (args.episodes, len(t), 1))
+        episodes = [Episode(i, 0, args.seed + i) for i in range(args.episodes)]
+        vectors = np.arange(args.episodes, dtype=np.float32)[:, None]
+        real = play(games, Table(table, agent.codec, games.slots), vectors, episodes, Noise(None))
+        generator = torch.Generator().manual_seed(args.seed)
+        world = Dreams(agent.rnn, agent.starts, cfg.dream, generator)
+        starts = torch.randint(len(agent.starts.mu), (200,), generator=generator)
+        dreamt = dream_returns(
+            world, lambda r, d, step, v=line: torch.full((len(r), 1), float(v[step])), starts
+        )
+        rows.append(
+            {
+                "label": f"half-period {half * repeat}",
+                "half_period": half * repeat,
+                "real": {"mean": float(real.mean()), "sd": float(real.std())},
+                "dream": {"mean": float(dreamt.mean()), "sd": float(dreamt.std())},
+            }
+        )
+    games.close()
+    return rows
+
+
+def draw(rows: list[dict], x: str, path: Path) -> None:
+    """Dream and reality side by side."""
+    import matplotlib.pyplot as plt
+
+    figure, axis = plt.subplots(figsize=(6, 3.5))
+    at = [row.get("half_period", i) for i, row in enumerate(rows)]
+    for world in ("real", "dream"):
+        if all(world in row for row in rows):
+            axis.errorbar(
+                at,
+                [r[world]["mean"] for r in rows],
+                [r[world]["sd"] for r in rows],
+                marker="o",
+                capsize=3,
+                label=world,
+            )
+    if "half_period" not in rows[0]:
+        axis.set_xticks(at, [row["label"] for row in rows], rotation=20)
+    axis.set_xlabel(x)
+    axis.set_ylabel("score (mean, sd)")
+    axis.legend()
+    figure.savefig(path, dpi=90, bbox_inches="tight")
+    plt.close(figure)
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Run the experiment, print its table, write experiment-NAME.json and .png into the base run."""
+    args = tyro.cli(Args, args=argv, description=__doc__.split("\n")[0])
+    cfg, _ = load_base(args.base)
+    if args.name == "sweep":
+        rows = sweep_curve(args)
+    else:
+        rows = [run_variant(args, label, *what) for label, what in variants(args, cfg).items()]
+    for row in rows:
+        dream = f"   dream {row['dream']['mean']:7.1f} +- {row['dream']['sd']:6.1f}" if "dream" in row else ""
+        print(f"{row['label']:<22} real {row['real']['mean']:7.1f} +- {row['real']['sd']:6.1f}{dream}")
+    path = args.base / f"experiment-{args.name}.json"
+    path.write_text(
+        json.dumps({"experiment": args.name, "seed": cfg.seed, "env": cfg.env, "rows": rows}, indent=1)
+    )
+    draw(
+        rows,
+        "half-period of the sweep, frames" if args.name == "sweep" else "variant",
+        path.with_suffix(".png"),
+    )
+    print(f"wrote {path} and {path.with_suffix('.png').name}")
+
+
+if __name__ == "__main__":
+    run_main(main)
