@@ -84,10 +84,10 @@ def make(
         creator = (
             load_env_creator(spec.entry_point) if isinstance(spec.entry_point, str) else spec.entry_point
         )
-        modes = getattr(creator, "metadata", {}).get("render_modes", [])
+        if "rgb_array" in getattr(creator, "metadata", {}).get("render_modes", []):
+            options["render_mode"] = "rgb_array"
         env = gym.make(
             name,
-            render_mode="rgb_array" if "rgb_array" in modes else None,
             max_episode_steps=time_limit,
             disable_env_checker=True,
             **options,

@@ -15,14 +15,16 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import cloudpickle
 import gymnasium as gym
 import numpy as np
 from gymnasium.vector import AutoresetMode, VectorEnv
-from gymnasium.vector.utils import CloudpickleWrapper, batch_space, concatenate, create_empty_array, iterate
+from gymnasium.vector.utils import batch_space, concatenate, create_empty_array, iterate
 
 from common.errors import UserError
 
 log = logging.getLogger(__name__)
+START_TIMEOUT = 300.0  # seconds for importing and building an env
 
 
 @dataclass
@@ -34,11 +36,11 @@ class _Failure:
     is_user_error: bool
 
 
-def _work(pipe, make: CloudpickleWrapper) -> None:
+def _work(pipe, maker: bytes) -> None:
     """A worker's life: build the env, answer (method, kwargs) until told to stop or the parent is gone."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's: it saves and then closes us
     try:
-        env = make()
+        env = cloudpickle.loads(maker)()
         pipe.send((env.observation_space, env.action_space, dict(env.metadata), env.render_mode))
         while (message := pipe.recv()) is not None:
             method, kwargs = message
@@ -47,7 +49,7 @@ def _work(pipe, make: CloudpickleWrapper) -> None:
     except EOFError:
         pass  # the parent is gone
     except Exception as error:
-        line = str(error) or type(error).__name__
+        line = (str(error) or type(error).__name__).splitlines()[0]
         pipe.send(_Failure(line, traceback.format_exc(), isinstance(error, UserError)))
 
 
@@ -68,12 +70,11 @@ class WorkerVectorEnv(VectorEnv):
         for i in range(self.num_envs):  # all start before the first is waited for
             self._start(i)
         for i in range(self.num_envs):
-            hello = self._receive(i)
+            hello = self._receive(i, START_TIMEOUT)
             if isinstance(hello, _Failure):
                 self.close()
-                if hello.is_user_error:
-                    raise UserError(hello.line)
-                raise RuntimeError(f"env worker {i} could not start: {hello.trace}")
+                hint = "" if hello.is_user_error else "; use --num-envs 1 to see it without a worker"
+                raise UserError(hello.line + hint) from RuntimeError(hello.trace)
         self.single_observation_space, self.single_action_space, metadata, self.render_mode = hello
         self.metadata = {**metadata, "autoreset_mode": AutoresetMode.NEXT_STEP}
         self.observation_space = batch_space(self.single_observation_space, self.num_envs)
@@ -145,7 +146,7 @@ class WorkerVectorEnv(VectorEnv):
     def _start(self, i: int) -> None:
         context = multiprocessing.get_context("spawn")
         self._pipes[i], theirs = context.Pipe()
-        work = (theirs, CloudpickleWrapper(self._makers[i]))
+        work = (theirs, cloudpickle.dumps(self._makers[i]))
         self._processes[i] = context.Process(target=_work, args=work, daemon=True, name=f"env-{i}")
         self._processes[i].start()
         theirs.close()  # else we would never see the end of a dead worker's pipe
@@ -156,12 +157,13 @@ class WorkerVectorEnv(VectorEnv):
         except OSError:
             pass  # it died meanwhile; receiving will say so
 
-    def _receive(self, i: int) -> Any:
+    def _receive(self, i: int, timeout: float | None = None) -> Any:
         """The worker's answer, or a _Failure where it raised, died or hangs."""
+        timeout = timeout or self.timeout
         try:
-            if self._pipes[i].poll(self.timeout):
+            if self._pipes[i].poll(timeout):
                 return self._pipes[i].recv()
-            line = f"no answer within {self.timeout:g} s"
+            line = f"no answer within {timeout:g} s"
         except (EOFError, OSError):
             self._processes[i].join(5)
             line = f"its process ended with exit code {self._processes[i].exitcode}"
@@ -183,15 +185,15 @@ class WorkerVectorEnv(VectorEnv):
             self.restarts += 1
             if self.restarts > self.max_restarts:
                 self.close()
-                text = f"env worker {i} failed, the {self.restarts}th crash in this run, last: {failure.line}"
-                raise UserError(f"{text}; try --num-envs 1 to see it outside a worker") from RuntimeError(
-                    failure.trace
-                )
+                raise UserError(
+                    f"env workers crashed {self.restarts} times in this run, the last with: {failure.line}; "
+                    "use --num-envs 1 to see it without a worker"
+                ) from RuntimeError(failure.trace)
             log.warning(
                 "env worker %d restarted (%d of %d): %s", i, self.restarts, self.max_restarts, failure.trace
             )
             self._start(i)
-            if not isinstance(answer := self._receive(i), _Failure):
+            if not isinstance(answer := self._receive(i, START_TIMEOUT), _Failure):
                 break
             failure = answer
         if self._seed is not None:  # the new env's episodes follow from the seed and this restart's number
