@@ -68,7 +68,7 @@ def test_round_trip(model):
 
 
 def test_arrays_come_back_as_tensors_and_slices_stay_small(tmp_path):
-    frozen = np.arange(12, dtype=np.uint16).reshape(3, 4).T
+    frozen = np.arange(12, dtype=np.uint16).reshape(3, 4)[::-1].T
     frozen.flags.writeable = False
     tree = {
         "array": frozen,
