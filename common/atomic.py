@@ -24,8 +24,8 @@ DISK_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}  # no space, over the quot
 class HashingFile:
     """What `atomic_write` hands out: a write-only file that hashes what passes through.
 
-    A failed write is remembered and raised at the end, not at once: torch's zip writer turns an exception from
-    inside `write` into a RuntimeError of its own that no longer says that the disk is full.
+    A failed write is remembered and raised at the end, not at once: torch's zip writer turns an exception
+    inside `write` into a RuntimeError of its own, which no longer says that the disk is full.
     """
 
     def __init__(self, file: IO[bytes]):
