@@ -68,6 +68,9 @@ class Evolution:
             "numbers": numbers,
             "covariance": self._triangle(),
             "rng": [str(rng["state"]), str(rng["inc"])],  # 128-bit integers
+            "injected": [
+                np.array(x) for x in es.pop_injection_directions
+            ],  # what the next `ask` will contain
             "generation": self.generation,
         }
 
@@ -81,6 +84,7 @@ class Evolution:
             for key, value in state["numbers"][name].items():
                 setattr(part, key, value.numpy().copy() if isinstance(value, Tensor) else value)
         self._set_covariance(np.asarray(state["covariance"]))
+        es.pop_injection_directions = [np.array(x) for x in state["injected"]]
         rng = self.rng.bit_generator.state
         rng["state"] = {"state": int(state["rng"][0]), "inc": int(state["rng"][1])}
         self.rng.bit_generator.state = rng

@@ -40,6 +40,7 @@ class Run:
     curve: list[dict] = field(default_factory=list)  # the rows of curve.csv
     frames: int = 0  # frames taken from the real environment so far, all uses together
     started: float = field(default_factory=time.time)
+    spent: tuple[float, float] = (0.0, 0.0)  # wall and CPU seconds of earlier processes of this run
 
     def state(self, stage: str, iteration: int) -> Path:
         """Folder of a stage's resumable state."""
@@ -49,6 +50,19 @@ class Run:
         """Call after a save."""
         if self.guard.stop_requested:
             raise Stopped
+
+    def _clock(self) -> tuple[float, float]:
+        return time.time() - self.started, cpu_seconds()
+
+    def go_on_from(self, parts: dict) -> None:
+        """Take frames, curve and clocks over from a saved state of the controller stage."""
+        self.frames, self.curve = parts["frames"], parts["curve"]
+        now, before = self._clock(), parts["spent"]
+        self.spent = tuple(max(s, b - n) for s, b, n in zip(self.spent, before, now, strict=True))
+
+    def totals(self) -> tuple[float, float]:
+        """Wall and CPU seconds of the run so far, earlier processes counted in."""
+        return tuple(n + s for n, s in zip(self._clock(), self.spent, strict=True))
 
     def add_to_curve(self, updates: int, mean: float, low: float, high: float, episodes: int) -> None:
         """A row of curve.csv: a score on held-out seeds and what it took (DESIGN section 10)."""

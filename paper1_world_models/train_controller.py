@@ -37,7 +37,7 @@ def train_controller(run: Run, agent: WorldModelsAgent, data: Latents | None, it
         evolution = Evolution(basis.size, evolve.population, evolve.sigma, derive(cfg.seed, "cma", iteration))
         if found is not None:
             evolution.load_state_dict(found[1]["evolution"])
-            run.frames, run.curve = found[1]["frames"], found[1]["curve"]
+            run.go_on_from(found[1])
         first_of_many = iteration == 0 and cfg.iterations > 1
         generations = (cfg.first_generations or cfg.generations) if first_of_many else cfg.generations
         while evolution.generation < generations:
@@ -54,12 +54,8 @@ def train_controller(run: Run, agent: WorldModelsAgent, data: Latents | None, it
             last = g + 1 == generations
             if last or (cfg.eval_every and (g + 1) % cfg.eval_every == 0):
                 score(run, agent, games, g + 1, iteration)
-            state = {
-                "evolution": evolution.state_dict(),
-                "basis": basis.matrix,
-                "frames": run.frames,
-                "curve": run.curve,
-            }
+            state = {"evolution": evolution.state_dict(), "basis": basis.matrix}
+            state |= {"frames": run.frames, "curve": run.curve, "spent": run.totals()}
             saved.save(g + 1, state)
             agent.save(run.folder / "model.pt")
             run.leave_if_asked()

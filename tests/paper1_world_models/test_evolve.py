@@ -45,14 +45,15 @@ def test_flat_fitness_does_not_end_the_run():
     assert not evolution.es.stop() and np.isfinite(evolution.mean).all()
 
 
-def test_a_resumed_search_asks_for_the_same_vectors(tmp_path):
+@pytest.mark.parametrize("size, population, before, flat", [(30, 12, 7, 0), (10, 4, 1, 0), (10, 4, 3, 1)])
+def test_a_resumed_search_asks_for_the_same_vectors(tmp_path, size, population, before, flat):
     def f(X):
-        return -np.abs(X - 1).sum(1) - (X[:, :3] ** 4).sum(1)
+        return (1 - flat) * (-np.abs(X - 1).sum(1) - (X[:, :3] ** 4).sum(1))
 
-    one = Evolution(30, 12, 0.3, seed=1)
-    run(one, f, 7)
+    one = Evolution(size, population, 0.3, seed=1)
+    run(one, f, before)
     save_file(tmp_path / "cma.pt", one.state_dict())
-    two = Evolution(30, 12, 0.3, seed=99)
+    two = Evolution(size, population, 0.3, seed=99)
     two.load_state_dict(load_file(tmp_path / "cma.pt"))
     for _ in range(15):
         X, Y = one.ask(), two.ask()
