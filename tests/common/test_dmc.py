@@ -47,7 +47,7 @@ def test_fast_quality_is_close_and_the_renderer_is_kept(egl):
     full, fast = make_env("dmc_walker_walk"), make_env("dmc_walker_walk", render_quality="fast")
     a, b = full.reset(seed=0)[0]["image"], fast.reset(seed=0)[0]["image"]
     difference = np.abs(a.astype(int) - b).mean()
-    assert 0.5 < difference < 15  # no shadow, but the same scene
+    assert 2.5 < difference < 12  # 3.7 measured: no shadow, but the same scene
     renderers = dict(fast.unwrapped._renderers)
     for _ in range(3):
         fast.step(fast.action_space.sample())
