@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from common.config import RunConfig
+from common.errors import UserError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -156,6 +157,9 @@ class EvolveConfig:
     """pca: search in the whitened first 32 principal components of C's input on the random data (M)."""
     max_steps: int = 0
     """Steps after which a training episode is cut; 0: the environment's own limit."""
+    patience: int = 0
+    """Cut a training episode after this many steps without positive reward and extrapolate its return to
+    max_steps (rollout.Episode.give_up); 0: never (P).  Scores never use it."""
     eval_episodes: int = 16
     """Episodes of a score of the mean vector (H: 1,024), on seeds that evolution never plays."""
     slots: int = 64
@@ -184,6 +188,12 @@ class DreamConfig:
 @dataclass(frozen=True, kw_only=True)
 class Config(RunConfig):
     """A whole run: collect, V, M, C."""
+
+    def check(self) -> None:
+        """Refuse impossible values with a UserError."""
+        super().check()
+        if self.evolve.patience and not self.evolve.max_steps:
+            raise UserError("--evolve.patience needs --evolve.max-steps, to which returns are extrapolated")
 
     env: str = "toy_dodge"
     """Environment id (README: your own env)."""
@@ -239,7 +249,7 @@ PRESETS: dict[str, Config] = {
         collect=CollectConfig(episodes=100, max_steps=300),
         vae=VAEConfig(width=0.25, batch=64, lr=1e-3, lr_end=0.05, updates=3000),
         rnn=_SMALL_RNN,
-        evolve=EvolveConfig(population=16, rollouts=4),
+        evolve=EvolveConfig(population=32, rollouts=4),
         dream=DreamConfig(temperature=1.0, done="bernoulli"),
     ),
     "tiny": Config(
@@ -299,7 +309,7 @@ _GYM = {  # a user's own environment, or BipedalWalker-v3 from its rendered pict
     "rnn.done_head": True,
 }
 _DODGE_TINY = {
-    "generations": 60,
+    "generations": 100,
     "collect.episodes": 1100,
     "collect.holds": ((1, 1), (1, 3), (1, 6), (1, 12)),
     "collect.noop_prob": (0.34, 0.7),
@@ -325,6 +335,7 @@ _IN_DREAMS = {  # collect, train M, evolve in the dream; three times over
     "train_in": "dream",
     "iterations": 3,
     "first_generations": 40,
+    "generations": 60,
     "evolve.basis": "pca",
     "evolve.rollouts": 16,
 }
@@ -364,7 +375,8 @@ SUITES: dict[str, dict[str, dict]] = {
     "box2d_car": {
         "paper": _CAR | {"env_options": {"render": "stock", "size": 64, "crop": True}},
         "gpu": _CAR | {"collect.env_options": {"start": "random"}},
-        "cpu": _CAR | {"collect.env_options": {"start": "random"}},
+        "cpu": _CAR
+        | {"collect.env_options": {"start": "random"}, "evolve.max_steps": 1000, "evolve.patience": 100},
         "tiny": _CAR | {"collect.env_options": {"start": "random"}},
     },
 }

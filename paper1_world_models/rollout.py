@@ -292,6 +292,17 @@ class Episode:
     length: int = 0
     lap: bool = False
     frames: list[np.ndarray] = field(default_factory=list)
+    waited: int = 0  # steps since the last positive reward
+    lost: float = 0.0  # reward of those steps
+
+    def give_up(self, rew: float, patience: int, max_steps: int) -> bool:
+        """Is this episode going nowhere?  Then its return is extrapolated to `max_steps` at the rate of the last
+        `patience` steps, none of which brought anything: a car on the grass need not be watched for long."""
+        self.waited, self.lost = (0, 0.0) if rew > 0 else (self.waited + 1, self.lost + rew)
+        if self.waited < patience:
+            return False
+        self.ret += self.lost / self.waited * (max_steps - self.length)
+        return True
 
 
 @dataclass(frozen=True)
@@ -325,11 +336,13 @@ def play(
     noise: Noise,
     max_steps: int = 0,
     watch: Callable[[Episode, np.ndarray], None] | None = None,
+    patience: int = 0,
 ) -> np.ndarray:
     """Play all episodes with the vectors params [P, n] and fill in what came of them.  -> returns, one per
     episode
 
     `watch` is called with each episode and frame, for videos.  A dead worker's episodes are played again.
+    `patience`: see Episode.give_up.
     """
     vectors = torch.as_tensor(params, dtype=torch.float32)
     queue, slots = deque(episodes), min(games.slots, len(episodes))
@@ -341,7 +354,7 @@ def play(
             if free:
                 for s in free:
                     e = running[s] = queue.popleft()
-                    e.ret, e.length, e.lap, e.frames = 0.0, 0, False, []
+                    e.ret, e.length, e.lap, e.frames, e.waited, e.lost = 0.0, 0, False, [], 0, 0.0
                 rows = np.array(free)
                 player.reset(rows)
                 first = games.reset(rows, [running[s].seed for s in free])
@@ -370,6 +383,7 @@ def play(
             episode.ret += float(rew[i])
             episode.length += 1
             episode.lap |= bool(lap[i])
-            if terminated[i] or truncated[i] or episode.length == max_steps:
+            over = terminated[i] or truncated[i] or episode.length == max_steps
+            if over or (patience and episode.give_up(float(rew[i]), patience, max_steps)):
                 del running[s]
     return np.array([e.ret for e in episodes])

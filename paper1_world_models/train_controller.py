@@ -75,7 +75,8 @@ def real_fitness(
     )
     player = Player(agent.vae, agent.rnn, agent.controller, games.slots)
     episodes = grid(len(params), seeds)
-    returns = play(games, player, params, episodes, noise, cfg.evolve.max_steps)
+    patience = cfg.evolve.patience
+    returns = play(games, player, params, episodes, noise, cfg.evolve.max_steps, None, patience)
     run.frames += sum(e.length for e in episodes) * run.spec.frames_per_step
     return returns.reshape(len(params), len(seeds)).mean(1)
 

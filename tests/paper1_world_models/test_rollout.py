@@ -151,6 +151,17 @@ def test_episodes_are_cut_at_max_steps_and_watched():
     assert episodes[0].length == 6 == len(frames)
 
 
+def test_hopeless_episodes_are_extrapolated():
+    """CarRacing: -0.1 per step, positive only on a new tile."""
+    episode = Episode(0, 0, 0)
+    for rew in [5.0] + [-0.1] * 10:
+        episode.ret += rew
+        episode.length += 1
+        over = episode.give_up(rew, patience=10, max_steps=1000)
+    assert over and episode.length == 11
+    assert episode.ret == pytest.approx(5 - 0.1 * 999)  # what it would have been at the end
+
+
 def test_pictures_are_required():
     with pytest.raises(UserError, match="square RGB"):
         rollout.make_pixels(EnvSpec("CartPole-v1", {}))
