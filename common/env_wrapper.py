@@ -109,7 +109,7 @@ def check_name(name: str) -> None:
 
 def frames_per_step(name: str, options: dict[str, Any] | None = None) -> int:
     """Environment frames per action: the option (or default) that repeats actions in this suite."""
-    merged = _with_defaults(resolve_name(name)[0], options)
+    merged = _of_mode(_with_defaults(resolve_name(name)[0], options), "train")
     return int(merged.get("frame_skip", merged.get("action_repeat", 1)))
 
 
@@ -158,11 +158,8 @@ def make_vector_env(
     name, adapter, options = _prepare(name, mode, obs, options)
     if backend == "auto":
         with _packages(name):
-            env = (
-                adapter.make_vector(name, num, mode, obs, **options)
-                if hasattr(adapter, "make_vector")
-                else None
-            )
+            native = getattr(adapter, "make_vector", lambda *_, **__: None)
+            env = native(name, num, mode, obs, **options)
         if env is not None:
             return plain_vector_actions(env, native_actions)
         slow = getattr(adapter, "is_slow", lambda **_: False)(obs=obs, **options)
@@ -187,8 +184,13 @@ def _prepare(name: str, mode: str, obs: str, options: dict) -> tuple[str, Module
     allowed = adapter.options(name)
     for option in options.keys() - allowed.keys() if not hasattr(adapter, "PASSES_ON") else ():
         raise UserError(f"{name} has no option {option!r}; it takes {', '.join(allowed) or 'none'}")
+    return name, adapter, _of_mode(options, mode)
+
+
+def _of_mode(options: dict[str, Any], mode: str) -> dict[str, Any]:
+    """Replace each {"train": a, "eval": b} by the value of this mode."""
     pairs = {k: v for k, v in options.items() if isinstance(v, dict) and v.keys() == {"train", "eval"}}
-    return name, adapter, options | {key: pair[mode] for key, pair in pairs.items()}
+    return options | {key: pair[mode] for key, pair in pairs.items()}
 
 
 def _with_defaults(name: str, options: dict[str, Any] | None) -> dict[str, Any]:

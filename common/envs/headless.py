@@ -1,7 +1,7 @@
 """Drawing without a display: defaults that must stand before pygame or mujoco are imported; one EGL probe.
 
 On Linux without a display pygame gets its dummy driver and MuJoCo gets EGL (or no renderer at all where the
-libraries are missing, so that vector observations still work).  What the user has set is never touched.
+libraries are missing, so that vector observations still work).  Any other choice of the user is left alone.
 """
 
 import ctypes
@@ -35,8 +35,8 @@ def set_defaults() -> None:
     """Environment variables for a Linux machine without a display; harmless and silent anywhere else."""
     if sys.platform.startswith("linux") and not (os.getenv("DISPLAY") or os.getenv("WAYLAND_DISPLAY")):
         os.environ.setdefault("SDL_VIDEODRIVER", "dummy")
-        if "MUJOCO_GL" not in os.environ:  # `import mujoco` itself fails with egl where libEGL is missing
-            os.environ["MUJOCO_GL"] = "egl" if missing_library() is None else "disable"
+        if os.environ.setdefault("MUJOCO_GL", "egl") == "egl" and missing_library():
+            os.environ["MUJOCO_GL"] = "disable"  # with egl, `import mujoco` itself would fail
 
 
 @cache

@@ -520,6 +520,18 @@ def test_every_stored_score_belongs_to_an_env_and_its_options():
                 assert table["options"].keys() <= known.keys(), (name, table["options"])
 
 
+def test_baselines_of_any_env_can_be_measured(monkeypatch, capsys):
+    from common.envs import baselines
+
+    options = json.dumps({"time_limit": 40})
+    monkeypatch.setattr(sys, "argv", ["baselines", "CartPole-v1", "--episodes", "5", "--options", options])
+    baselines.main()
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 4 and lines[0].startswith("random") and "(5 episodes)" in lines[0]
+    means = [float(line[40:].split()[0]) for line in lines]
+    assert 8 <= means[0] <= 40 and max(means[1:]) > 20  # alternating lasts longer than a constant
+
+
 # --- vector envs ----------------------------------------------------------------------------------------
 
 
