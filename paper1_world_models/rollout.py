@@ -296,8 +296,9 @@ class Episode:
     lost: float = 0.0  # reward of those steps
 
     def give_up(self, rew: float, patience: int, max_steps: int) -> bool:
-        """Is this episode going nowhere?  Then its return is extrapolated to `max_steps` at the rate of the last
-        `patience` steps, none of which brought anything: a car on the grass need not be watched for long."""
+        """Is this episode going nowhere?  Then its return is extrapolated to `max_steps`, at the rate of the
+        last `patience` steps, none of which brought anything: a car on the grass need not be watched for
+        long."""
         self.waited, self.lost = (0, 0.0) if rew > 0 else (self.waited + 1, self.lost + rew)
         if self.waited < patience:
             return False
