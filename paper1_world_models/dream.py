@@ -8,7 +8,7 @@ Gymnasium VectorEnv, for any other learner.
 Shapes: N dreams, k living rows, Z latents, D hidden units, A action numbers, F controller features.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import gymnasium as gym
 import numpy as np
@@ -95,6 +95,16 @@ def evolved_policy(controller: Controller, params: Tensor, candidate: Tensor):
         return controller.act_many(params[candidate[rows]], feature)
 
     return act
+
+
+def dream_score(agent, temperature: float, dreams: int, seed: int) -> np.ndarray:
+    """Returns of an agent's controller in `dreams` dreams at a temperature.  -> [dreams]"""
+    generator = torch.Generator().manual_seed(seed)
+    world = Dreams(agent.rnn, agent.starts, replace(agent.cfg.dream, temperature=temperature), generator)
+    starts = torch.randint(len(agent.starts.mu), (dreams,), generator=generator)
+    params = torch.from_numpy(agent.params)[None]
+    policy = evolved_policy(agent.controller, params, torch.zeros(dreams, dtype=torch.long))
+    return dream_returns(world, policy, starts)
 
 
 class DreamEnv(VectorEnv):

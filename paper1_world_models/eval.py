@@ -10,12 +10,15 @@ if not __package__:  # run as a script: the repository root, not this folder, go
 
     sys.path[0] = str(pathlib.Path(__file__).resolve().parents[1])
 
+import json
 import sys
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
 from common.cli import EvalArgs, run_main
+from common.logger import read_metrics
 from common.scripts import eval_main
 
 PAPER = "paper1_world_models"
@@ -30,9 +33,44 @@ class Args(EvalArgs):
 
 
 def report(agent, result, args) -> dict:
-    """What is peculiar to paper 1: the share of finished laps, where the environment tells."""
+    """What is peculiar to paper 1, for eval.json: finished laps; the score inside the dream that the
+    controller learned in; the gate's table and the sweeps of the run, where there are any."""
+    from paper1_world_models.dream import dream_score
+
+    entries: dict = {}
     laps = result.infos.get("lap_finished")
-    return {} if laps is None else {"lap_finished": float(np.nanmean(laps))}
+    if laps is not None:
+        entries["lap_finished"] = float(np.nanmean(laps))
+    if agent.cfg.train_in == "dream":
+        dreamt = dream_score(agent, agent.cfg.dream.temperature, 200, args.seed)
+        entries["temperature"] = agent.cfg.dream.temperature
+        entries["dream"] = {"mean": float(dreamt.mean()), "sd": float(dreamt.std())}
+    folder = Path(args.checkpoint).resolve().parent
+    if (folder / "metrics.jsonl").exists() and (gate := gate_table(folder / "metrics.jsonl")):
+        entries["gate"] = gate
+    if (folder / "experiment-sweep.json").exists():
+        rows = json.loads((folder / "experiment-sweep.json").read_text())["rows"]
+        entries["sweep"] = [
+            {"half_period": r["half_period"], "real": r["real"]["mean"], "dream": r["dream"]["mean"]}
+            for r in rows
+        ]
+    return entries
+
+
+def gate_table(metrics: Path) -> list[dict]:
+    """The last comparison of dream and reality that the run logged."""
+    last: dict[str, dict] = {}
+    for row in read_metrics(metrics):
+        found = {name: value for name, value in row.items() if name.startswith("gate/")}
+        if found:
+            last = {}
+            for name, value in found.items():
+                _, check, world = name.split("/")
+                last.setdefault(check, {})[world] = value
+    return [
+        {"check": check, "real": v["real"], "dream": v["dream"], "ratio": v["dream"] / v["real"]}
+        for check, v in last.items()
+    ]
 
 
 def main(argv: list[str] | None = None) -> None:

@@ -1,11 +1,11 @@
 """The article's comparisons as ready-made experiments, on the data and models of a finished run.
 
-    python experiments.py ablation    --base runs/toy_dodge/...    {z, z + hidden layer, z + random LSTM, z
-    + trained LSTM} python experiments.py temperature --base RUN --taus 0.1 0.5 1.0 1.15 1.3    dream at
-    tau, score in reality python experiments.py cheat       --base RUN    a dream that is easy to fool: hard
-    cut-off, one pass python experiments.py undertrained --base RUN --rnn-updates 600    ... or a model that
-    knows too little python experiments.py sweep       --base RUN    blind sweeps in the dream and in
-    reality, by half-period
+    python experiments.py ablation     --base RUN    C on z, on z with a hidden layer, on [z, h of a random LSTM]
+    python experiments.py temperature  --base RUN    evolve in dreams at several tau, play in reality
+    python experiments.py cheat        --base RUN    a dream that is easy to fool: hard cut-off, one pass
+    python experiments.py undertrained --base RUN    a dream of a model that knows too little
+    python experiments.py sweep        --base RUN    blind sweeps in the dream and in reality, by half-period
+    python experiments.py eyes-closed  --base RUN    z from M's own dream after the first frame: does C look?
 
 Every variant is a run folder of its own beside the base run (it shares the collected frames and whatever
 models the variant does not change), so eval.py and visualize.py work on it; 100 held-out episodes each.
@@ -26,6 +26,7 @@ from typing import Literal
 
 import tyro
 
+from common.atomic import write_json
 from common.cli import run_main, save_config
 from common.config import from_json, override
 from common.errors import UserError
@@ -38,7 +39,9 @@ PAPER = "paper1_world_models"
 class Args:
     """Which experiment, on which run."""
 
-    name: tyro.conf.Positional[Literal["ablation", "temperature", "cheat", "undertrained", "sweep"]]
+    name: tyro.conf.Positional[
+        Literal["ablation", "temperature", "cheat", "undertrained", "sweep", "eyes-closed"]
+    ]
     """The experiment."""
     base: Path
     """Run folder whose data, V and M are used."""
@@ -60,26 +63,23 @@ def variants(args: Args, cfg: Config) -> dict[str, tuple[dict, tuple[str, ...]]]
     if args.generations:
         one_pass["generations"] = args.generations
     dream = {**one_pass, "train_in": "dream", "gates": "warn"}
-    if args.name == "ablation":
-        real = {**one_pass, "train_in": "real"}
+    real = {**one_pass, "train_in": "real"}
+    if args.name == "ablation":  # the base run itself is {z + h, trained LSTM}
+        small = {"controller.inputs": "z", "controller.hidden": 40, "evolve.basis": "plain"}
         return {
-            "z": ({**real, "controller.inputs": "z"}, frozen),
-            "z + hidden layer": (
-                {**real, "controller.inputs": "z", "controller.hidden": 40, "evolve.basis": "plain"},
-                frozen,
-            ),
-            "z + h, random LSTM": ({**real, "rnn.train": False}, ("vae-00",)),
-            "z + h, trained LSTM": (real, frozen),
+            "z only": ({**real, "controller.inputs": "z"}, frozen),
+            "z + hidden layer": ({**real, **small}, frozen),
+            "untrained LSTM": ({**real, "rnn.train": False}, ("vae-00",)),
         }
     if args.name == "temperature":
         return {f"tau {tau:g}": ({**dream, "dream.temperature": tau}, frozen) for tau in args.taus}
     if args.name == "cheat":
         return {
-            "hard cut-off": ({**dream, "dream.done": "cutoff"}, frozen),
-            "drawn ends": ({**dream, "dream.done": "bernoulli"}, frozen),
+            "cheating: hard cut-off": ({**dream, "dream.done": "cutoff"}, frozen),
+            "one pass, drawn ends": ({**dream, "dream.done": "bernoulli"}, frozen),
         }
     updates = args.rnn_updates or cfg.rnn.updates // 3
-    return {f"M after {updates} updates": ({**dream, "rnn.updates": updates}, ("vae-00",))}
+    return {"under-trained model": ({**dream, "rnn.updates": updates}, ("vae-00",))}
 
 
 def load_base(folder: Path) -> tuple[Config, str]:
@@ -109,29 +109,61 @@ def derive_run(base: Path, folder: Path, cfg: Config, preset: str, keep: tuple[s
 
 
 def run_variant(args: Args, label: str, overrides: dict, keep: tuple[str, ...]) -> dict:
-    """Train (or go on with) one variant, play it in reality and, where it dreamed, in its dream."""
+    """Train (or go on with) one variant, then play it; its eval.json is the row."""
     from common.device import pick_device
-    from common.evaluate import evaluate
-    from paper1_world_models.agent import WorldModelsAgent
-    from paper1_world_models.run import cpu_seconds
+    from paper1_world_models.eval import main as play
     from paper1_world_models.train import train
-    from paper1_world_models.visualize import dream_score
 
     base, preset = load_base(args.base)
-    folder = args.base.parent / f"{args.base.name}-{args.name}" / label.replace(" ", "_").replace(",", "")
+    name = "".join(c if c.isalnum() or c == "." else "_" for c in label)
+    folder = args.base.parent / f"{args.base.name}-{args.name}" / name
     cfg = replace(override(base, overrides), logdir=str(folder))
-    before = cpu_seconds()
     derive_run(args.base, folder, cfg, preset, keep)
     train(cfg, folder, pick_device(cfg.device, cfg.threads), "all")
-    spent = cpu_seconds() - before
-    agent = WorldModelsAgent.load(folder)
-    result = evaluate(agent, None, args.episodes, args.seed)
-    row = {"label": label, "real": result.score(), "cpu_s": round(spent, 1), "seed": cfg.seed}
-    if cfg.train_in == "dream":
-        dreamt = dream_score(agent, cfg.dream.temperature, args.episodes, args.seed)
-        row["dream"] = {"mean": float(dreamt.mean()), "sd": float(dreamt.std())}
-    (folder / "variant.json").write_text(json.dumps(row, indent=1))
-    return row
+    group = f"{cfg.env} temperature" if args.name == "temperature" else cfg.env
+    write_json(folder / "eval.json", {"label": label, "group": group})
+    play(["--checkpoint", str(folder), "--episodes", str(args.episodes), "--seed", str(args.seed)])
+    result = json.loads((folder / "eval.json").read_text())
+    return {"label": label, "real": result["score"]} | (
+        {"dream": result["dream"]} if "dream" in result else {}
+    )
+
+
+def eyes_closed(args: Args) -> list[dict]:
+    """The base run's controller in reality, sighted, and with z dreamed by M after the first frame."""
+    import numpy as np
+    import torch
+
+    from paper1_world_models.agent import WorldModelsAgent
+    from paper1_world_models.rnn import sample_next
+    from paper1_world_models.rollout import Episode, Noise, Player, make_games, play
+
+    class EyesClosed(Player):
+        """V sees the first frame; afterwards z comes from M's own prediction."""
+
+        @torch.inference_mode()
+        def act(self, rows, frames, params, eps, first):
+            at = torch.as_tensor(rows)
+            seen, _ = self.vae.encode(torch.from_numpy(frames))
+            guess = sample_next(self.rnn.predict(self.h[at]), agent.cfg.dream.temperature, generator)
+            z = torch.where(torch.from_numpy(first)[:, None], seen, guess)
+            h, c = self.h[at], self.c[at]
+            act = self.controller.act_many(params, self.controller.feature(z, h, c))
+            self.h[at], self.c[at] = self.rnn.step(z, act, torch.from_numpy(first), (h, c))
+            return self.controller.codec.to_env(act.numpy()), act.numpy(), z
+
+    agent, rows = WorldModelsAgent.load(args.base), []
+    cfg = agent.cfg
+    games = make_games(agent.env, min(cfg.evolve.slots, args.episodes), 1, (cfg.vae.size,) * 2 + (3,))
+    for label, kind in (("eyes open", Player), ("eyes closed", EyesClosed)):
+        generator = torch.Generator().manual_seed(args.seed)
+        player = kind(agent.vae, agent.rnn, agent.controller, games.slots)
+        episodes = [Episode(0, i, args.seed + i) for i in range(args.episodes)]
+        noise = Noise.draw(args.seed, args.episodes, 1024, cfg.vae.latents, cfg.controller.z)
+        real = play(games, player, agent.params[None], episodes, noise)
+        rows.append({"label": label, "real": {"mean": float(real.mean()), "sd": float(np.std(real, ddof=1))}})
+    games.close()
+    return rows
 
 
 def sweep_curve(args: Args) -> list[dict]:
@@ -207,8 +239,8 @@ def main(argv: list[str] | None = None) -> None:
     """Run the experiment, print its table, write experiment-NAME.json and .png into the base run."""
     args = tyro.cli(Args, args=argv, description=__doc__.split("\n")[0])
     cfg, _ = load_base(args.base)
-    if args.name == "sweep":
-        rows = sweep_curve(args)
+    if args.name in ("sweep", "eyes-closed"):
+        rows = sweep_curve(args) if args.name == "sweep" else eyes_closed(args)
     else:
         rows = [run_variant(args, label, *what) for label, what in variants(args, cfg).items()]
     for row in rows:

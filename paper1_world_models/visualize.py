@@ -11,7 +11,7 @@ if not __package__:  # run as a script: the repository root, not this folder, go
 
     sys.path[0] = str(pathlib.Path(__file__).resolve().parents[1])
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -104,6 +104,8 @@ def temperature_plot(agent, folder: Path, args: Args) -> Path:
     """Score inside the dream against temperature, with one standard deviation."""
     import matplotlib.pyplot as plt
 
+    from paper1_world_models.dream import dream_score
+
     scores = {tau: dream_score(agent, tau, 100, args.seed) for tau in args.temperatures}
     mean, sd = (np.array([f(s) for s in scores.values()]) for f in (np.mean, np.std))
     figure, axis = plt.subplots(figsize=(5, 3.5))
@@ -114,20 +116,6 @@ def temperature_plot(agent, folder: Path, args: Args) -> Path:
     figure.savefig(path, dpi=90, bbox_inches="tight")
     plt.close(figure)
     return path
-
-
-def dream_score(agent, temperature: float, dreams: int, seed: int) -> np.ndarray:
-    """Returns of the controller in `dreams` dreams.  -> [dreams]"""
-    import torch
-
-    from paper1_world_models.dream import Dreams, dream_returns, evolved_policy
-    from paper1_world_models.evolve import as_tensor
-
-    generator = torch.Generator().manual_seed(seed)
-    world = Dreams(agent.rnn, agent.starts, replace(agent.cfg.dream, temperature=temperature), generator)
-    starts = torch.randint(len(agent.starts.mu), (dreams,), generator=generator)
-    policy = evolved_policy(agent.controller, as_tensor(agent.params), torch.zeros(dreams, dtype=torch.long))
-    return dream_returns(world, policy, starts)
 
 
 def main(argv: list[str] | None = None) -> None:
