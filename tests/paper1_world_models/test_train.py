@@ -245,6 +245,36 @@ def test_the_guides_commands_dry_run(args, capsys):
             assert f"{count}  (paper: {count})" in out
 
 
+def test_the_seeds_command_runs_the_whole_paper(tmp_path, monkeypatch):
+    """`train.py --env CarRacing-v2 --epochs 10`, with small numbers behind it."""
+    run = tmp_path / "run"
+    numbers = "--collect.episodes 3 --collect.max-steps 30 --rnn.updates 4 --rnn.length 8 --rnn.hidden 8 "
+    numbers += "--generations 1 --evolve.population 4 --evolve.rollouts 1 --evolve.max-steps 20 "
+    numbers += "--evolve.eval-episodes 1 --vae.width 0.125 --gates warn --eval-every 0"
+    seed = ["--env", "CarRacing-v2", "--epochs", "10", "--preset", "tiny"]
+    main([*seed, "--logdir", str(run), *numbers.split()])
+    agent = WorldModelsAgent.load(run)
+    assert agent.stage == "controller" and agent.env.name == "CarRacing-v3"
+    frames, batch = 93 - 31, 64  # every 20th episode is held out: here the first of three
+    steps = json.loads((run / "state" / "vae-00" / "manifest.json").read_text())["versions"][-1]["step"]
+    assert steps == 10 * max(1, frames // batch)
+
+
+def test_the_carried_controller_stage_is_small():
+    """V, M and the state of CMA-ES at the cpu preset's size: at most 8 MB, so that it can travel."""
+    from common.env_wrapper import EnvSpec
+    from paper1_world_models.controller import make_codec
+    from paper1_world_models.evolve import Evolution
+
+    cfg = override(PRESETS["cpu"], SUITES["box2d_car"]["cpu"])
+    codec = make_codec(EnvSpec("CarRacing-v3", {"native_actions": True}).make().action_space, "car")
+    agent = WorldModelsAgent(cfg, EnvSpec("CarRacing-v3"), codec)
+    state = Evolution(agent.controller.size, cfg.evolve.population, 0.1, 0).state_dict()
+    tensors = [*agent.vae.state_dict().values(), *agent.rnn.state_dict().values()]
+    size = sum(t.numel() * 4 for t in tensors) + state["covariance"].nbytes
+    assert agent.controller.size == 867 and size < 8e6
+
+
 def test_from_command_line_to_pictures(tmp_path):
     """train.py, eval.py --render, visualize.py and an experiment, as a user types them."""
     flags = []
