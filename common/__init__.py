@@ -1,1 +1,1 @@
-"""What the papers would call "standard": environments, replay, checkpoints, logging, metrics, videos, command lines."""
+"""What the papers would call "standard": environments, replay, checkpoints, logging, metrics, videos, flags."""

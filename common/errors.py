@@ -2,4 +2,4 @@
 
 
 class UserError(Exception):
-    """One line: the value that is wrong, what would be allowed, and what to type next.  Scripts exit with code 2."""
+    """One line: the value that is wrong, what would be allowed, what to type next.  Scripts exit with 2."""

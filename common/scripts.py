@@ -69,7 +69,7 @@ def eval_main(
     baselines = scores(env.name, env.options)
     folder = options.out or Path(options.checkpoint).resolve().parent
     entries = report(agent, result, options) if report else {}
-    lines = score_lines(env, result, baselines) + [f"{name:<10}{value}" for name, value in entries.items()]
+    lines = score_lines(env, result, baselines) + entry_lines(entries)
     print("\n".join(lines))
     path = folder / "eval.json"
     command = shlex.join(["python", Path(sys.argv[0]).name, *given])
@@ -108,6 +108,17 @@ def score_lines(env: EnvSpec, result: Result, baselines: dict) -> list[str]:
         lines += [f"{name:<10}" + (f"{r['value']:.1f}  ({r['protocol']})" if r else "-") for r in rows]
     if (way := _way(score["mean"], baselines)) is not None:
         lines.append(f"{'way':<10}{100 * way:.0f} % from max(random, blind) to the optimum")
+    return lines
+
+
+def entry_lines(entries: dict) -> list[str]:
+    """A paper's own entries, as far as they fit on a line: numbers, and {"mean", "sd"}."""
+    lines = []
+    for name, value in entries.items():
+        if isinstance(value, dict) and {"mean", "sd"} <= value.keys():
+            lines.append(f"{name:<10} {value['mean']:.1f}  sd {value['sd']:.1f}")
+        elif isinstance(value, int | float | str):
+            lines.append(f"{name:<10} {value:.3g}" if isinstance(value, float) else f"{name:<10} {value}")
     return lines
 
 
