@@ -56,7 +56,7 @@ class WorldModelsAgent:
         self.generator = torch.Generator().manual_seed(
             cfg.seed
         )  # for z in `act`; seed it to repeat an evaluation
-        self.stage = "new"  # the last stage that is finished
+        self.stage, self.iteration = "collect", 0  # the last stage that wrote into the weights
 
     # -- acting
     # ------------------------------------------------------------------------------------------------
@@ -193,6 +193,7 @@ class WorldModelsAgent:
         }
         extra = {
             "stage": self.stage,
+            "iteration": self.iteration,
             "starts": {"mu": self.starts.mu.half(), "logvar": self.starts.logvar.half()},
             "codec": {
                 "kind": self.codec.kind,
@@ -221,7 +222,7 @@ class WorldModelsAgent:
             for name, part in (("vae", agent.vae), ("rnn", agent.rnn)):
                 part.load_state_dict({k[4:]: v for k, v in weights.items() if k.startswith(f"{name}.")})
             agent.starts = Starts(starts["mu"].float().to(device), starts["logvar"].float().to(device))
-            agent.stage = data["extra"]["stage"]
+            agent.stage, agent.iteration = data["extra"]["stage"], data["extra"].get("iteration", 0)
         except (KeyError, TypeError, AttributeError, RuntimeError) as error:
             raise UserError(f"{path} does not fit this version of {PAPER} ({error}): train again") from error
         return agent

@@ -18,7 +18,7 @@ from typing import Literal
 
 from common.cli import link_latest, new_run_dir, parse_train, run_main, save_config, start_block
 from common.errors import UserError
-from paper1_world_models.config import PRESETS, SUITES, Config
+from paper1_world_models.config import PRESETS, STAGES, SUITES, Config
 
 HERE = Path(__file__).resolve().parent
 PAPER = "paper1_world_models"
@@ -76,8 +76,8 @@ def train(cfg: Config, folder: Path, device, last_stage: str) -> None:
         try:
             if last_stage == "controller" and not (folder / "data").exists():
                 agent = WorldModelsAgent.load(folder, str(device))  # V, M and the CMA state were carried here
-                train_controller(run, agent, None, cfg.iterations - 1)
-                agent.save(folder / "model.pt")
+                train_controller(run, agent, None, agent.iteration)
+                publish(agent, folder, agent.iteration, "controller")
                 return
             for iteration in range(cfg.iterations):
                 model = folder / "model.pt" if iteration else None
@@ -87,21 +87,31 @@ def train(cfg: Config, folder: Path, device, last_stage: str) -> None:
                 shards = open_data(folder, iteration)
                 if iteration == 0:
                     train_vae(run, agent, shards)  # V is frozen afterwards
-                    agent.stage = "vae"
-                    agent.save(folder / "model.pt")
+                    publish(agent, folder, iteration, "vae")
                 if last_stage == "vae":
                     break
                 data = encode_shards(agent.vae, shards, folder / "latents", iteration)
                 train_rnn(run, agent, data, iteration)
-                agent.stage = "rnn"
-                agent.save(folder / "model.pt")
+                publish(agent, folder, iteration, "rnn")
                 if last_stage == "rnn":
                     break
                 train_controller(run, agent, data, iteration)
-                agent.stage = "controller"
-                agent.save(folder / "model.pt")
+                publish(agent, folder, iteration, "controller")
         except Stopped:
             print(f"stopped; the state is saved: python train.py --resume {folder}", flush=True)
+
+
+def publish(agent, folder: Path, iteration: int, stage: str) -> None:
+    """Write model.pt, unless a resumed run has not yet come to where its model.pt already was."""
+    from common.checkpoint import load_file
+
+    agent.stage, agent.iteration = stage, iteration
+    path = folder / "model.pt"
+    if path.exists():
+        there = load_file(path, paper=PAPER)["extra"]
+        if (there.get("iteration", 0), STAGES.index(there["stage"])) > (iteration, STAGES.index(stage)):
+            return
+    agent.save(path)
 
 
 def collect_stage(run, collect, iteration: int, model: Path | None) -> int:

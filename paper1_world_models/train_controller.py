@@ -57,6 +57,7 @@ def train_controller(run: Run, agent: WorldModelsAgent, data: Latents | None, it
             state = {"evolution": evolution.state_dict(), "basis": basis.matrix}
             state |= {"frames": run.frames, "curve": run.curve, "spent": run.totals()}
             saved.save(g + 1, state)
+            agent.stage, agent.iteration = "controller", iteration
             agent.save(run.folder / "model.pt")
             run.leave_if_asked()
         agent.params = np.float32(basis(evolution.mean))

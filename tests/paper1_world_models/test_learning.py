@@ -25,7 +25,7 @@ def test_toy_dodge_is_learned(tmp_path, preset):
 
 @pytest.mark.slow
 def test_a_hard_cutoff_is_cheated(tmp_path):
-    """A dream that only ends above one half is survived for ever, and the real game is not (the article's 4.4)."""
+    """A dream that only ends above one half is easy to survive; the real game is not (the article, 4.4)."""
     base = SUITES["toy"]["tiny-dream"]
     one_pass = {**base, "iterations": 1, "dream.done": "cutoff", "gates": "warn", "seed": 7}
     train(override(PRESETS["tiny-dream"], one_pass), tmp_path, "cpu", "all")
