@@ -1,7 +1,8 @@
 """What a score means: random, blind, optimal and published returns of an env, as data (scores.json).
 
 "Blind" is the best policy that never looks at the observation; progress counts from max(random, blind).
-Atari's 26 games of the 100k protocol come from common/atari_scores.json.  To measure another env:
+Atari's 26 games of the 100k protocol come from common/atari_scores.json, the toys' scores from toy_scores.json
+(benchmarks/toy_baselines.py measures them).  To measure another env:
     python -m common.envs.baselines ENV --episodes 30
 """
 
@@ -13,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from common.envs.toys import toy_scores
 from common.scores import atari_game, atari_scores
 
 KINDS = ("random", "blind", "optimum", "published", "human")
@@ -28,6 +30,8 @@ def lookup(name: str, options: dict[str, Any]) -> dict[str, Any]:
 
     `options` must hold the defaults too: a table counts only if every option that it names has its value.
     """
+    if name.startswith("toy_"):
+        return dict.fromkeys(KINDS) | toy_scores(name, options) | {"published_all": []}
     found: dict[str, list[dict]] = {kind: [] for kind in KINDS}
     for kind, entry in _atari_100k(name) if name.startswith("atari_") else []:
         found[kind].append(entry)
