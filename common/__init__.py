@@ -1,1 +1,1 @@
-"""What the papers would call "standard": environments, replay, checkpoints, logging, metrics, videos, flags."""
+"""What the papers would call "standard": environments, replay, checkpoints, logging, metrics, videos."""

@@ -1,6 +1,6 @@
 """The article's comparisons as ready-made experiments, on the data and models of a finished run.
 
-    python experiments.py ablation     --base RUN    C on z, on z with a hidden layer, on [z, h of a random LSTM]
+    python experiments.py ablation     --base RUN    C on z, with a hidden layer, or with a random LSTM
     python experiments.py temperature  --base RUN    evolve in dreams at several tau, play in reality
     python experiments.py cheat        --base RUN    a dream that is easy to fool: hard cut-off, one pass
     python experiments.py undertrained --base RUN    a dream of a model that knows too little

@@ -1,8 +1,8 @@
 """What a score means: random, blind, optimal and published returns of an env, as data (scores.json).
 
 "Blind" is the best policy that never looks at the observation; progress counts from max(random, blind).
-Atari's 26 games of the 100k protocol come from common/atari_scores.json, the toys' scores from toy_scores.json
-(benchmarks/toy_baselines.py measures them).  To measure another env:
+Atari's 26 games of the 100k protocol come from common/atari_scores.json, the toys' scores from
+toy_scores.json (benchmarks/toy_baselines.py measures them).  To measure another env:
     python -m common.envs.baselines ENV --episodes 30
 """
 
