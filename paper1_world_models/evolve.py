@@ -84,7 +84,7 @@ class Evolution:
             for key, value in state["numbers"][name].items():
                 setattr(part, key, value.numpy().copy() if isinstance(value, Tensor) else value)
         self._set_covariance(np.asarray(state["covariance"]))
-        es.pop_injection_directions = [np.array(x) for x in state["injected"]]
+        es.pop_injection_directions = [np.asarray(x) for x in state["injected"]]
         rng = self.rng.bit_generator.state
         rng["state"] = {"state": int(state["rng"][0]), "inc": int(state["rng"][1])}
         self.rng.bit_generator.state = rng

@@ -338,18 +338,21 @@ def play(
     max_steps: int = 0,
     watch: Callable[[Episode, np.ndarray], None] | None = None,
     patience: int = 0,
+    each_step: Callable[[], None] | None = None,
 ) -> np.ndarray:
     """Play all episodes with the vectors params [P, n] and fill in what came of them.  -> returns, one per
     episode
 
     `watch` is called with each episode and frame, for videos.  A dead worker's episodes are played again.
-    `patience`: see Episode.give_up.
+    `patience`: see Episode.give_up.  `each_step` may raise, to leave.
     """
     vectors = torch.as_tensor(params, dtype=torch.float32)
     queue, slots = deque(episodes), min(games.slots, len(episodes))
     running: dict[int, Episode] = {}
     frames = None
     while queue or running:
+        if each_step:
+            each_step()
         try:
             free = [s for s in range(slots) if s not in running][: len(queue)]
             if free:

@@ -47,7 +47,7 @@ class Run:
         return self.folder / "state" / f"{stage}-{iteration:02d}"
 
     def leave_if_asked(self) -> None:
-        """Call after a save."""
+        """Call where nothing would be lost: after a save, or in work that is done again."""
         if self.guard.stop_requested:
             raise Stopped
 

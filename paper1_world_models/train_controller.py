@@ -76,8 +76,16 @@ def real_fitness(
     )
     player = Player(agent.vae, agent.rnn, agent.controller, games.slots)
     episodes = grid(len(params), seeds)
-    patience = cfg.evolve.patience
-    returns = play(games, player, params, episodes, noise, cfg.evolve.max_steps, None, patience)
+    returns = play(
+        games,
+        player,
+        params,
+        episodes,
+        noise,
+        max_steps=cfg.evolve.max_steps,
+        patience=cfg.evolve.patience,
+        each_step=run.leave_if_asked,  # seeds are fixed: a generation that was left is played again
+    )
     run.frames += sum(e.length for e in episodes) * run.spec.frames_per_step
     return returns.reshape(len(params), len(seeds)).mean(1)
 
@@ -102,7 +110,7 @@ def score(run: Run, agent: WorldModelsAgent, games: Games, generation: int, iter
     noise = Noise.draw(derive(cfg.seed, "held out"), len(seeds), 1024, cfg.vae.latents, cfg.controller.z)
     episodes = grid(1, seeds)
     player = Player(agent.vae, agent.rnn, agent.controller, games.slots)
-    returns = play(games, player, agent.params[None], episodes, noise)
+    returns = play(games, player, agent.params[None], episodes, noise, each_step=run.leave_if_asked)
     low, high = bootstrap_ci(returns)
     laps = float(np.mean([e.lap for e in episodes]))
     mean = float(returns.mean())
