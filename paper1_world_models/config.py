@@ -231,7 +231,12 @@ _SMALL_VAE = VAEConfig(width=0.25, batch=64, lr=1e-3, lr_end=0.05)
 _SMALL_RNN = RNNConfig(batch=32, length=64, updates=1200, lr_end=0.05, hidden=256)
 
 PRESETS: dict[str, Config] = {
-    "paper": Config(epochs=1, num_envs=64, collect=CollectConfig(policy="cauchy")),
+    "paper": Config(
+        epochs=1,
+        num_envs=64,
+        collect=CollectConfig(policy="cauchy"),
+        evolve=EvolveConfig(eval_episodes=1024),
+    ),
     "gpu": Config(
         epochs=3,
         generations=200,
@@ -362,6 +367,7 @@ SUITES: dict[str, dict[str, dict]] = {
             "rnn.updates": 24_400,
             "rnn.lr_decay": 0.99999,
             "rnn.done_weight": 10.0,
+            "rnn.done_bias": 0.0,
             "rnn.restart_input": True,
             "controller.bias": False,
             "controller.actions": "tanh",
