@@ -53,15 +53,15 @@ def test_the_fitness_does_not_depend_on_slots_or_workers():
 def test_a_killed_worker_costs_nothing_but_time():
     alone = scores(ToyGames(SPEC, 18))
     games = ProcessGames(SPEC, 4, 2, (16, 16, 3))
-    calls, step = [], games.step
+    calls, start = [], games.start
 
-    def step_and_kill(rows, actions):
+    def start_and_kill(rows, actions):
         calls.append(1)
         if len(calls) == 12:
             os.kill(games.processes[1].pid, signal.SIGKILL)
-        return step(rows, actions)
+        return start(rows, actions)
 
-    games.step = step_and_kill
+    games.start = start_and_kill
     try:
         np.testing.assert_array_equal(scores(games), alone)
         assert games.restarts == 1
@@ -71,13 +71,13 @@ def test_a_killed_worker_costs_nothing_but_time():
 
 def test_workers_that_keep_dying_end_the_run():
     games = ProcessGames(SPEC, 2, 1, (16, 16, 3))
-    step = games.step
+    start = games.start
 
-    def step_and_kill(rows, actions):
+    def start_and_kill(rows, actions):
         os.kill(games.processes[0].pid, signal.SIGKILL)
-        return step(rows, actions)
+        return start(rows, actions)
 
-    games.step = step_and_kill
+    games.start = start_and_kill
     try:
         with pytest.raises(UserError, match="died 4 times"):
             scores(games)
