@@ -216,7 +216,8 @@ class Config(RunConfig):
     checkpoint_every: int = 200
     """Gradient steps between checkpoints of V and M; the controller saves every generation."""
     env_options: dict[str, int | float | bool | str] = field(default_factory=dict)
-    """Options of the environment, e.g. --env-options frame_skip 4."""
+    """Options of the environment: --env-options.frame-skip 4 where the preset sets it, else --env-options KEY
+    VALUE."""
     collect: CollectConfig = CollectConfig()
     vae: VAEConfig = VAEConfig()
     rnn: RNNConfig = RNNConfig()
@@ -313,7 +314,7 @@ _DOOM_TINY = _DOOM | {  # recipe B of the measured sheet
 _GYM = {  # a user's own environment, or BipedalWalker-v3 from its rendered picture
     "rnn.done_head": True,
 }
-_DODGE_TINY = {
+_TOY_TINY = {
     "generations": 100,
     "collect.episodes": 1100,
     "collect.holds": ((1, 1), (1, 3), (1, 6), (1, 12)),
@@ -325,7 +326,6 @@ _DODGE_TINY = {
     "rnn.done_head": True,
     "rnn.carry": True,
     "rnn.updates": 1200,
-    "controller.actions": "thirds",
     "evolve.population": 32,
     "evolve.rollouts": 8,
     "evolve.sigma": 0.5,
@@ -345,15 +345,23 @@ _IN_DREAMS = {  # collect, train M, evolve in the dream; three times over
     "evolve.rollouts": 16,
 }
 
-# Suite of the environment -> preset -> dotted field -> value.
+_DREAMT_REWARD = {
+    "train_in": "dream",
+    "rnn.reward_head": True,
+    "dream.reward": "head",
+    "dream.max_steps": 200,
+}
+
+# Suite of the environment, or its id -> preset -> dotted field -> value.
 SUITES: dict[str, dict[str, dict]] = {
     "toy": {
-        "paper": _DODGE_TINY | {"vae.foreground_weight": 1.0, "vae.foreground": "none"},
-        "gpu": _DODGE_TINY,
-        "cpu": _DODGE_TINY | {"generations": 200},
-        "tiny": _DODGE_TINY,
-        "tiny-dream": _DODGE_TINY | _IN_DREAMS,
+        "paper": _TOY_TINY | {"vae.foreground_weight": 1.0, "vae.foreground": "none"},
+        "gpu": _TOY_TINY,
+        "cpu": _TOY_TINY | {"generations": 200},
+        "tiny": _TOY_TINY,
+        "tiny-dream": _TOY_TINY | _IN_DREAMS,
     },
+    "toy_dodge": {preset: {"controller.actions": "thirds"} for preset in PRESETS},
     "doom": {
         "paper": _DOOM
         | {
@@ -377,12 +385,13 @@ SUITES: dict[str, dict[str, dict]] = {
         "tiny": _DOOM_TINY,
         "tiny-dream": _DOOM_TINY,
     },
-    "gym": {"paper": _GYM, "gpu": _GYM, "cpu": _GYM, "tiny": _GYM},
+    "gym": {"paper": _GYM, "gpu": _GYM, "cpu": _GYM, "tiny": _GYM, "tiny-dream": _GYM | _DREAMT_REWARD},
     "box2d_car": {
         "paper": _CAR | {"env_options": {"render": "stock", "size": 64, "crop": True}},
         "gpu": _CAR | {"collect.env_options": {"start": "random"}},
         "cpu": _CAR
         | {"collect.env_options": {"start": "random"}, "evolve.max_steps": 1000, "evolve.patience": 100},
         "tiny": _CAR | {"collect.env_options": {"start": "random"}},
+        "tiny-dream": _CAR | {"collect.env_options": {"start": "random"}} | _DREAMT_REWARD,
     },
 }

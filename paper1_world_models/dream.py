@@ -20,7 +20,8 @@ from torch import Tensor
 from common.errors import UserError
 from paper1_world_models.config import DreamConfig
 from paper1_world_models.controller import Controller
-from paper1_world_models.rnn import MDNRNN, State, sample_next
+from paper1_world_models.rnn import MDNRNN, State, noise, sample_next
+from paper1_world_models.vae import resample
 
 
 @dataclass(frozen=True)
@@ -33,7 +34,12 @@ class Starts:
     def draw(self, index: Tensor, generator: torch.Generator) -> Tensor:
         """z_0 of the chosen starts.  [N] -> [N, Z]"""
         mu, logvar = self.mu[index], self.logvar[index]
-        return mu + (0.5 * logvar).exp() * torch.randn(mu.shape, generator=generator, device=mu.device)
+        return resample(mu, logvar, noise(torch.randn, mu.shape, generator, mu.device))
+
+    def pick(self, count: int, generator: torch.Generator) -> Tensor:
+        """Random rows of the starts.  -> [count]"""
+        rows = torch.randint(len(self.mu), (count,), generator=generator, device=generator.device)
+        return rows.to(self.mu.device)
 
 
 class Dreams:
@@ -41,7 +47,7 @@ class Dreams:
 
     def __init__(self, rnn: MDNRNN, starts: Starts, cfg: DreamConfig, generator: torch.Generator):
         if cfg.reward == "head" and not rnn.cfg.reward_head:
-            raise UserError("--dream.reward head needs a model trained with --rnn.reward-head True")
+            raise UserError("--dream.reward head needs a model that was trained with --rnn.reward-head")
         self.rnn, self.starts, self.cfg, self.generator = rnn, starts, cfg, generator
 
     def reset(self, index: Tensor) -> None:
@@ -60,9 +66,10 @@ class Dreams:
         elif self.cfg.done == "cutoff":
             ended = pred.done > 0  # probability above one half
         else:
-            draw = torch.rand(pred.done.shape, generator=self.generator, device=rows.device)
-            ended = draw < pred.done.sigmoid()
-        rew = pred.rew if self.cfg.reward == "head" else torch.full(ended.shape, self.cfg.step_reward)
+            ended = noise(torch.rand, pred.done.shape, self.generator, rows.device) < pred.done.sigmoid()
+        rew = (
+            pred.rew if self.cfg.reward == "head" else torch.full_like(self.z[rows, 0], self.cfg.step_reward)
+        )
         return rew, ended
 
     def _advance(self, rows: Tensor, act: Tensor):
@@ -99,12 +106,13 @@ def evolved_policy(controller: Controller, params: Tensor, candidate: Tensor):
 
 def dream_score(agent, temperature: float, dreams: int, seed: int) -> np.ndarray:
     """Returns of an agent's controller in `dreams` dreams at a temperature.  -> [dreams]"""
-    generator = torch.Generator().manual_seed(seed)
+    generator = torch.Generator(agent.device).manual_seed(seed)
     world = Dreams(agent.rnn, agent.starts, replace(agent.cfg.dream, temperature=temperature), generator)
-    starts = torch.randint(len(agent.starts.mu), (dreams,), generator=generator)
-    params = torch.from_numpy(agent.params)[None]
-    policy = evolved_policy(agent.controller, params, torch.zeros(dreams, dtype=torch.long))
-    return dream_returns(world, policy, starts)
+    candidate = torch.zeros(dreams, dtype=torch.long, device=agent.device)
+    policy = evolved_policy(
+        agent.controller, torch.from_numpy(agent.params)[None].to(agent.device), candidate
+    )
+    return dream_returns(world, policy, agent.starts.pick(dreams, generator))
 
 
 class DreamEnv(VectorEnv):
@@ -124,7 +132,8 @@ class DreamEnv(VectorEnv):
         seed: int = 0,
     ):
         self.num_envs, self.cfg, self.controller = num_envs, cfg, controller
-        self.dreams = Dreams(rnn, starts, cfg, torch.Generator().manual_seed(seed))
+        self.device = starts.mu.device
+        self.dreams = Dreams(rnn, starts, cfg, torch.Generator(self.device).manual_seed(seed))
         self.single_observation_space = gym.spaces.Box(-np.inf, np.inf, (controller.features,), np.float32)
         self.single_action_space = action_space
         self.observation_space = batch_space(self.single_observation_space, num_envs)
@@ -147,24 +156,24 @@ class DreamEnv(VectorEnv):
         """Dream one step -> features, rewards, terminated, truncated, {}; ended dreams begin anew instead."""
         rew = np.zeros(self.num_envs, np.float32)
         terminated, truncated = np.zeros((2, self.num_envs), bool)
-        alive = torch.from_numpy(np.flatnonzero(~self._done))
+        alive = np.flatnonzero(~self._done)
         for row in np.flatnonzero(self._done):
             d = self.dreams
             d.z[row] = d.starts.draw(self._draw_starts(1), d.generator)[0]
             d.h[row], d.c[row], d.first[row] = 0.0, 0.0, True
             self._steps[row] = 0
         if len(alive):
-            act = torch.from_numpy(self.controller.codec.from_env(np.asarray(actions)))[alive]
-            r, ended = self.dreams.step(alive, act)
-            rew[alive], terminated[alive] = r.numpy(), ended.numpy()
+            act = torch.from_numpy(self.controller.codec.from_env(np.asarray(actions))[alive]).to(self.device)
+            r, ended = self.dreams.step(torch.from_numpy(alive).to(self.device), act)
+            rew[alive], terminated[alive] = r.cpu().numpy(), ended.cpu().numpy()
             self._steps[alive] += 1
             truncated = (self._steps >= self.cfg.max_steps) & ~terminated
         self._done = terminated | truncated
         return self._features(), rew, terminated, truncated, {}
 
     def _draw_starts(self, n: int) -> Tensor:
-        return torch.randint(len(self.dreams.starts.mu), (n,), generator=self.dreams.generator)
+        return self.dreams.starts.pick(n, self.dreams.generator)
 
     def _features(self) -> np.ndarray:
         d = self.dreams
-        return self.controller.feature(d.z, d.h, d.c).numpy().astype(np.float32)
+        return self.controller.feature(d.z, d.h, d.c).cpu().numpy()

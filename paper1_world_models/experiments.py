@@ -194,7 +194,7 @@ def sweep_curve(args: Args) -> list[dict]:
         real = play(games, Table(table, agent.codec, games.slots), vectors, episodes, Noise(None))
         generator = torch.Generator().manual_seed(args.seed)
         world = Dreams(agent.rnn, agent.starts, cfg.dream, generator)
-        starts = torch.randint(len(agent.starts.mu), (200,), generator=generator)
+        starts = agent.starts.pick(200, generator)
         dreamt = dream_returns(
             world, lambda r, d, step, v=line: torch.full((len(r), 1), float(v[step])), starts
         )

@@ -105,14 +105,14 @@ def dream_table(run: Run, agent: WorldModelsAgent, games) -> dict[str, dict[str,
     """Mean score of simple policies in reality and in the dream: name -> {"real", "dream"}."""
     cfg, seed = run.cfg, derive(run.cfg.seed, "gate")
     steps, out = cfg.dream.max_steps, {}
-    generator = torch.Generator().manual_seed(seed % 2**63)
+    generator = torch.Generator(agent.device).manual_seed(seed)
     dreams = Dreams(agent.rnn, agent.starts, cfg.dream, generator)
-    starts = torch.randint(len(agent.starts.mu), (DREAMT,), generator=generator)
+    starts = agent.starts.pick(DREAMT, generator)
     for name, table in blind_tables(agent, DREAMT, steps, seed).items():
         episodes = [Episode(i, 0, training_seed(seed, i)) for i in range(REAL)]
         vectors = np.arange(REAL, dtype=np.float32)[:, None]
         real = play(games, Table(table, agent.codec, games.slots), vectors, episodes, Noise(None))
-        actions = torch.from_numpy(np.ascontiguousarray(table))
+        actions = torch.from_numpy(np.ascontiguousarray(table)).to(agent.device)
         dreamt = dream_returns(dreams, lambda rows, d, t, a=actions: a[rows, t], starts)
         out[name] = {"real": real.mean().item(), "dream": dreamt.mean().item(), "real_sd": real.std().item()}
     weights = (
@@ -130,14 +130,15 @@ def both_worlds(
     """Controllers [P, n] played `each` times in reality and in the dream: means, and their correlation over
     P."""
     cfg, P = run.cfg, len(params)
-    noise = Noise.draw(seed % 2**63, each, cfg.dream.max_steps, cfg.vae.latents, cfg.controller.z)
+    noise = Noise.draw(seed, each, cfg.dream.max_steps, cfg.vae.latents, cfg.controller.z)
     episodes = [Episode(p, r, training_seed(seed, "linear", r)) for p in range(P) for r in range(each)]
     player = Player(agent.vae, agent.rnn, agent.controller, games.slots)
     real = play(games, player, params, episodes, noise).reshape(P, each).mean(1)
-    candidate = torch.arange(P).repeat_interleave(each)
-    starts = torch.randint(len(agent.starts.mu), (P * each,), generator=dreams.generator)
-    policy = evolved_policy(agent.controller, torch.from_numpy(params), candidate)
-    dreamt = dream_returns(dreams, policy, starts).reshape(P, each).mean(1)
+    candidate = torch.arange(P, device=agent.device).repeat_interleave(each)
+    policy = evolved_policy(agent.controller, torch.from_numpy(params).to(agent.device), candidate)
+    dreamt = (
+        dream_returns(dreams, policy, agent.starts.pick(P * each, dreams.generator)).reshape(P, each).mean(1)
+    )
     out = {"real": real.mean().item(), "dream": dreamt.mean().item(), "real_sd": real.std().item()}
     if P > 2 and real.std() > 0 and dreamt.std() > 0:
         out["correlation"] = np.corrcoef(real, dreamt)[0, 1].item()

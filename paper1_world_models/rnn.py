@@ -144,13 +144,18 @@ def sample_next(
     tau -> 0 gives the mean of the likeliest component.  (Paper: "Doom Experiment", temperature.)
     """
     logits = pred.logpi / max(temperature, 1e-6)
-    uniform = torch.rand(
-        logits[..., :1, :].shape if shared_pi else logits.shape, generator=generator, device=logits.device
+    uniform = noise(
+        torch.rand, logits[..., :1, :].shape if shared_pi else logits.shape, generator, logits.device
     )
     gumbel = -(
         -uniform.clamp_min(1e-20).log()
     ).log()  # Gumbel-max: exact categorical draws without a host sync
     k = (logits + gumbel).argmax(-1, keepdim=True)  # [..., Z, 1]
     mu, logsigma = pred.mu.gather(-1, k)[..., 0], pred.logsigma.gather(-1, k)[..., 0]
-    eps = torch.randn(mu.shape, generator=generator, device=mu.device)
+    eps = noise(torch.randn, mu.shape, generator, mu.device)
     return mu + logsigma.exp() * math.sqrt(temperature) * eps
+
+
+def noise(kind, shape, generator: torch.Generator | None, device) -> Tensor:
+    """`torch.rand` or `torch.randn` on a device, also where the generator lives on another one.  -> shape"""
+    return kind(shape, generator=generator, device=generator.device if generator else device).to(device)

@@ -96,10 +96,11 @@ def dream_fitness(
     """The same inside M: P x R dreams in lockstep, all candidates from the same R start frames.  [P, n] ->
     [P]"""
     cfg, P, R = run.cfg, len(params), run.cfg.evolve.rollouts
-    generator = torch.Generator().manual_seed(derive(cfg.seed, "dream", iteration, generation))
+    generator = torch.Generator(agent.device).manual_seed(derive(cfg.seed, "dream", iteration, generation))
     dreams = Dreams(agent.rnn, agent.starts, cfg.dream, generator)
-    starts = torch.randint(len(agent.starts.mu), (R,), generator=generator).repeat(P)
-    policy = evolved_policy(agent.controller, as_tensor(params), torch.arange(P).repeat_interleave(R))
+    starts = agent.starts.pick(R, generator).repeat(P)
+    candidate = torch.arange(P, device=agent.device).repeat_interleave(R)
+    policy = evolved_policy(agent.controller, as_tensor(params).to(agent.device), candidate)
     return dream_returns(dreams, policy, starts).reshape(P, R).mean(1)
 
 

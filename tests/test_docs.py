@@ -100,7 +100,7 @@ def run(tmp_path_factory) -> Path:
     """A finished run of two passes in the dream, with all heads, so that it logs everything there is."""
     folder = tmp_path_factory.mktemp("docs") / "run"
     folder.mkdir()
-    cfg = override(PRESETS["tiny"], {**SUITES["toy"]["tiny"], **SMALL})
+    cfg = override(PRESETS["tiny"], {**SUITES["toy"]["tiny"], **SUITES["toy_dodge"]["tiny"], **SMALL})
     from common.cli import save_config
 
     save_config(folder, cfg, paper="paper1_world_models", preset="tiny")

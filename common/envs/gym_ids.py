@@ -5,7 +5,9 @@ Retired ids are mapped onto the newest version that exists, as is `<Game>NoFrame
 
 import importlib
 import importlib.util
+import os
 import re
+import sys
 from functools import cache
 from typing import Any
 
@@ -53,6 +55,8 @@ def successor(name: str) -> str | None:
 def import_own(name: str) -> None:
     """Import the module of `module:EnvId`, whose code registers the id."""
     module = name.split(":")[0]
+    if os.getcwd() not in sys.path:  # our scripts put the repository there
+        sys.path.append(os.getcwd())
     try:
         importlib.import_module(module)
     except ImportError as error:

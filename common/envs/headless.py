@@ -59,4 +59,4 @@ def mujoco_problem() -> str | None:
 def require_mujoco_drawing(name: str) -> None:
     """Raise a UserError with the fix where MuJoCo cannot draw here."""
     if problem := mujoco_problem():
-        raise UserError(f"{name} cannot be drawn on this machine ({problem}): {APT}, or choose --obs vector")
+        raise UserError(f"{name} cannot be drawn on this machine ({problem}): {APT}, or choose obs=vector")

@@ -15,7 +15,7 @@ from paper1_world_models.train import train
 @pytest.mark.slow
 @pytest.mark.parametrize("preset", ["tiny", "tiny-dream"])
 def test_toy_dodge_is_learned(tmp_path, preset):
-    cfg = override(PRESETS[preset], {**SUITES["toy"][preset], "seed": 7})
+    cfg = override(PRESETS[preset], {**SUITES["toy"][preset], **SUITES["toy_dodge"][preset], "seed": 7})
     train(cfg, tmp_path, "cpu", "all")
     returns = evaluate(WorldModelsAgent.load(tmp_path), None, 100, 0).returns
     baselines = scores("toy_dodge", {})
@@ -26,7 +26,7 @@ def test_toy_dodge_is_learned(tmp_path, preset):
 @pytest.mark.slow
 def test_a_hard_cutoff_is_cheated(tmp_path):
     """A dream that only ends above one half is easy to survive; the real game is not (the article, 4.4)."""
-    base = SUITES["toy"]["tiny-dream"]
+    base = SUITES["toy"]["tiny-dream"] | SUITES["toy_dodge"]["tiny-dream"]
     one_pass = {**base, "iterations": 1, "dream.done": "cutoff", "gates": "warn", "seed": 7}
     train(override(PRESETS["tiny-dream"], one_pass), tmp_path, "cpu", "all")
     from paper1_world_models.dream import dream_score

@@ -22,6 +22,7 @@ from paper1_world_models.train import main, train
 FOLDER = Path(__file__).parents[2] / "paper1_world_models"
 SMALL = {
     "env_options": {"size": 16},
+    "controller.actions": "thirds",
     "collect.episodes": 12,
     "collect.again_frames": 150,
     "vae.size": 16,
