@@ -2,8 +2,6 @@
 # PYTHON=python3.12 make test   picks the Python that .venv is made with
 # TORCH_INDEX=URL make demo     one more package index, for a CPU build of torch (200 MB instead of several GB)
 PY := .venv/bin/python
-# The speed scripts that exist, in this order.
-BENCH := $(patsubst benchmarks/%.py,%,$(wildcard benchmarks/envs.py benchmarks/paper*.py))
 
 .PHONY: help setup demo test learn bench figures lint
 
@@ -27,7 +25,7 @@ learn: setup
 	@$(PY) -m pytest -m slow -q --durations=0
 
 bench: setup
-	@for script in $(BENCH); do echo "== $$script"; $(PY) -m benchmarks.$$script || exit 1; done
+	@$(PY) -m benchmarks.speed
 
 figures: setup
 	@$(PY) -m benchmarks.figures
