@@ -1,5 +1,8 @@
 """What the stages of a run share: its folder, its log, its environment and its off switch."""
 
+import contextlib
+import multiprocessing
+import os
 import resource
 import time
 from dataclasses import dataclass, field
@@ -67,17 +70,7 @@ class Run:
     def add_to_curve(self, updates: int, mean: float, low: float, high: float, episodes: int) -> None:
         """A row of curve.csv: a score on held-out seeds and what it took (DESIGN section 10)."""
         steps = self.frames // self.spec.frames_per_step
-        values = (
-            self.frames,
-            steps,
-            updates,
-            time.time() - self.started,
-            cpu_seconds(),
-            mean,
-            low,
-            high,
-            episodes,
-        )
+        values = (self.frames, steps, updates, *self.totals(), mean, low, high, episodes)
         self.curve.append(dict(zip(CURVE, values, strict=True)))
         with atomic_write(self.folder / "curve.csv") as file:
             rows = [",".join(f"{row[c]:.10g}" for c in CURVE) for row in self.curve]
@@ -85,6 +78,11 @@ class Run:
 
 
 def cpu_seconds() -> float:
-    """CPU time of this process and of its ended children."""
+    """CPU time of this process, of its ended children and, on Linux, of its living workers."""
     own, children = resource.getrusage(resource.RUSAGE_SELF), resource.getrusage(resource.RUSAGE_CHILDREN)
-    return own.ru_utime + own.ru_stime + children.ru_utime + children.ru_stime
+    total = own.ru_utime + own.ru_stime + children.ru_utime + children.ru_stime
+    for worker in multiprocessing.active_children():
+        with contextlib.suppress(OSError):  # it has just ended, or this is no Linux
+            ticks = Path(f"/proc/{worker.pid}/stat").read_text().rpartition(")")[2].split()[11:13]
+            total += sum(map(int, ticks)) / os.sysconf("SC_CLK_TCK")
+    return total

@@ -2,8 +2,10 @@
 one line."""
 
 import json
+import multiprocessing
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +19,7 @@ from common.errors import UserError
 from common.shards import open_shards
 from paper1_world_models.agent import WorldModelsAgent
 from paper1_world_models.config import PRESETS, SUITES
+from paper1_world_models.run import cpu_seconds
 from paper1_world_models.train import main, train
 
 FOLDER = Path(__file__).parents[2] / "paper1_world_models"
@@ -179,6 +182,31 @@ def test_workers_share_the_episodes(tmp_path, workers):
 def test_gates_stop_a_bad_model(tmp_path):
     with pytest.raises(UserError, match="gate of V failed"):
         train(small(gates="stop"), tmp_path, "cpu", "all")
+
+
+def test_the_cpu_time_of_living_workers_counts():
+    worker = multiprocessing.get_context("spawn").Process(target=sum, args=(range(10**11),), daemon=True)
+    before = cpu_seconds()
+    worker.start()
+    try:
+        deadline = time.time() + 60
+        while cpu_seconds() - before < 0.5 and time.time() < deadline:
+            time.sleep(0.1)
+        assert cpu_seconds() - before >= 0.5 and worker.is_alive()
+    finally:
+        worker.kill()
+        worker.join()
+
+
+def test_the_clocks_go_on_over_a_resume(tmp_path):
+    train(small(generations=1, eval_every=1), tmp_path, "cpu", "all")
+    first = np.genfromtxt(tmp_path / "curve.csv", delimiter=",", names=True)
+    begin = time.time()
+    train(small(generations=2, eval_every=1), tmp_path, "cpu", "all")
+    both = np.genfromtxt(tmp_path / "curve.csv", delimiter=",", names=True)
+    assert both["wall_s"][0] == first["wall_s"]
+    assert first["wall_s"] < both["wall_s"][1] < first["wall_s"] + time.time() - begin + 1
+    assert both["cpu_s"][1] > first["cpu_s"]
 
 
 def test_the_random_lstm_of_the_ablation_is_not_trained(tmp_path):
