@@ -132,6 +132,15 @@ TABLES: dict[str, Table] = {
             Column("in the dream", "dream", "{:.0f}", spread=True),
         ),
     ),
+    "paper1-takecover-eyes": Table(
+        where={**PAPER1, "group": "doom_takecover", "label": "dream only"},
+        rows="eyes",
+        columns=(
+            Column("the controller plays with", "eyes"),
+            Column("real", "real", "{:.0f}", spread=True),
+            Column("sd over episodes", "sd", "{:.0f}"),
+        ),
+    ),
     "paper1-carracing": Table(
         where={**PAPER1, "env": "CarRacing-v3"},
         columns=(RUN, SCORE, EPISODES, Column("laps", "lap_finished", "{:.0f} %", 100), SEEDS, FRAMES, HOURS),

@@ -34,7 +34,7 @@ class Args(EvalArgs):
 
 def report(agent, result, args) -> dict:
     """What is peculiar to paper 1, for eval.json: finished laps; the score inside the dream that the
-    controller learned in; the gate's table and the sweeps of the run, where there are any."""
+    controller learned in; the gate's table, the sweeps and the eyes-closed test, where there are any."""
     from paper1_world_models.dream import dream_score
 
     entries: dict = {}
@@ -53,6 +53,11 @@ def report(agent, result, args) -> dict:
         entries["sweep"] = [
             {"half_period": r["half_period"], "real": r["real"]["mean"], "dream": r["dream"]["mean"]}
             for r in rows
+        ]
+    if (folder / "experiment-eyes-closed.json").exists():
+        rows = json.loads((folder / "experiment-eyes-closed.json").read_text())["rows"]
+        entries["eyes"] = [
+            {"eyes": r["label"], "real": r["real"]["mean"], "sd": r["real"]["sd"]} for r in rows
         ]
     return entries
 
