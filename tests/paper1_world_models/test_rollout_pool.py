@@ -21,11 +21,11 @@ def games(slots, threads=1, **options):
 
 
 def drive(cars, rows, seeds, steps=30):
-    """Row i steers for `seed` % 3 - 1.  -> last frames, rewards [steps, k]"""
-    cars.reset(np.array(rows), seeds)
+    """Odd seeds turn left.  -> frames of the start and the end, rewards [steps, k]"""
+    first = cars.reset(np.array(rows), seeds)
     actions = np.stack([(LEFT if seed % 2 else GAS) for seed in seeds])
     out = [cars.start(np.array(rows), actions)() for _ in range(steps)]
-    return out[-1][0], np.stack([outcome[0] for _, outcome in out])
+    return np.stack([first, out[-1][0]], 1), np.stack([outcome[0] for _, outcome in out])
 
 
 def test_envpool_is_asked_for_by_an_option():
@@ -42,7 +42,7 @@ def test_a_game_depends_on_its_seed_alone():
         alone_frames, alone_rew = drive(one, [0], [seed])
         np.testing.assert_array_equal(alone_frames[0], frames[i])
         np.testing.assert_array_equal(alone_rew[:, 0], rew[:, i])
-    assert (frames[0] != frames[1]).any()
+    assert (frames[0, 0] != frames[1, 0]).any()
     one.close()
     many.close()
 

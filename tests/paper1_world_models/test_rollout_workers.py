@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -100,6 +101,13 @@ def test_a_silent_worker_counts_as_dead(games, monkeypatch):
     with pytest.raises(WorkerDied):
         games.start(np.arange(2), np.ones(2, int))()
     assert games.restarts == 1
+
+
+def test_workers_are_started_with_one_thread(games):
+    """Linux tells what a process was started with."""
+    environment = Path(f"/proc/{games.processes[0].pid}/environ")
+    if environment.exists():
+        assert b"OPENBLAS_NUM_THREADS=1" in environment.read_bytes().split(b"\0")
 
 
 def test_workers_have_one_thread_and_no_torch(monkeypatch):
