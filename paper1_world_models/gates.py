@@ -111,7 +111,9 @@ def dream_table(run: Run, agent: WorldModelsAgent, games) -> dict[str, dict[str,
     for name, table in blind_tables(agent, DREAMT, steps, seed).items():
         episodes = [Episode(i, 0, training_seed(seed, i)) for i in range(REAL)]
         vectors = np.arange(REAL, dtype=np.float32)[:, None]
-        real = play(games, Table(table, agent.codec, games.slots), vectors, episodes, Noise(None))
+        real = play(
+            games, Table(table, agent.codec, games.slots), vectors, episodes, Noise(None), max_steps=steps
+        )
         actions = torch.from_numpy(np.ascontiguousarray(table)).to(agent.device)
         dreamt = dream_returns(dreams, lambda rows, d, t, a=actions: a[rows, t], starts)
         out[name] = {"real": real.mean().item(), "dream": dreamt.mean().item(), "real_sd": real.std().item()}
@@ -133,7 +135,8 @@ def both_worlds(
     noise = Noise.draw(seed, each, cfg.dream.max_steps, cfg.vae.latents, cfg.controller.z)
     episodes = [Episode(p, r, training_seed(seed, "linear", r)) for p in range(P) for r in range(each)]
     player = Player(agent.vae, agent.rnn, agent.controller, games.slots)
-    real = play(games, player, params, episodes, noise).reshape(P, each).mean(1)
+    real = play(games, player, params, episodes, noise, max_steps=cfg.dream.max_steps)
+    real = real.reshape(P, each).mean(1)
     candidate = torch.arange(P, device=agent.device).repeat_interleave(each)
     policy = evolved_policy(agent.controller, torch.from_numpy(params).to(agent.device), candidate)
     dreamt = (
