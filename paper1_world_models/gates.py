@@ -162,7 +162,8 @@ def dream_failures(table: dict[str, dict[str, float]]) -> list[str]:
     for name, scores in table.items():
         low, high = bounds.get(name, (0, 2))
         error = 2 * scores["real_sd"] / REAL**0.5  # the real score is an average of a few episodes itself
-        if not low * scores["real"] - error <= scores["dream"] <= high * scores["real"] + error:
+        real, size = scores["real"], abs(scores["real"])  # returns may be negative
+        if not real - (1 - low) * size - error <= scores["dream"] <= real + (high - 1) * size + error:
             out.append(
                 f"{name} scores {scores['dream']:.0f} in the dream and {scores['real']:.0f} in reality"
             )
