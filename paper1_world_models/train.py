@@ -12,6 +12,8 @@ if not __package__:  # run as a script: the repository root, not this folder, go
 
     sys.path[0] = str(pathlib.Path(__file__).resolve().parents[1])
 
+import json
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -48,7 +50,11 @@ def main(argv: list[str] | None = None) -> None:
         command.config.logdir, command.config.env, command.config.seed, HERE
     )
     print(describe(command, folder, device), flush=True)
-    save_config(folder, command.config, paper=PAPER, preset=command.preset)
+    kept = {}
+    if command.resume:  # the command that began the run is what repeats it
+        first = json.loads((folder / "config.json").read_text())["command"]
+        kept = {"command": first, "resumed_with": sys.argv}
+    save_config(folder, command.config, paper=PAPER, preset=command.preset, **kept)
     train(command.config, folder, device, command.extra.stage)
     notice = link_latest(HERE, folder / "model.pt") if (folder / "model.pt").exists() else None
     print(notice or f"done: python eval.py --checkpoint {folder} --render", flush=True)
