@@ -121,7 +121,7 @@ def measure(args: Args) -> dict[str, dict[str, float]]:
     """Label -> rates and how many times they are those of the ports' scheme with the stock renderer."""
     sizes = dict(QUICK if args.quick else FULL)
     if importlib.util.find_spec("envpool") is None:
-        del sizes["envpool"]
+        sizes.pop("envpool", None)
         print("envpool is not installed: its rows are left out (pip install envpool)")
     ports, found = Ports(args.width), {}
     try:
