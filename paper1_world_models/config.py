@@ -8,7 +8,7 @@ here.
 from dataclasses import dataclass, field
 from typing import Literal
 
-from common.config import RunConfig
+from common.config import RunConfig, fields_of
 from common.errors import UserError
 
 
@@ -192,6 +192,25 @@ class Config(RunConfig):
     def check(self) -> None:
         """Refuse impossible values with a UserError."""
         super().check()
+        values = dict(fields_of(self))
+        for name, least in MINIMA.items():
+            if values[name] < least:
+                flag = name.replace("_", "-")
+                raise UserError(f"--{flag} {values[name]}: must be at least {least:g}")
+        for name, low, high in (
+            ("vae.width", 0, 1),
+            ("dream.temperature", 0, 100),
+            ("vae.lr", 0, 1),
+            ("rnn.lr", 0, 1),
+        ):
+            if not low < values[name] <= high:
+                raise UserError(f"--{name} {values[name]}: must be above {low} and at most {high}")
+        if not self.collect.holds or any(not 1 <= low <= high for low, high in self.collect.holds):
+            raise UserError(f"--collect.holds {self.collect.holds}: pairs of shortest and longest, 1 or more")
+        if self.train_in == "dream" and self.dream.reward == "survival" and not self.rnn.done_head:
+            raise UserError(
+                "a dream needs an end (--rnn.done-head) or a reward (--rnn.reward-head --dream.reward head)"
+            )
         if self.evolve.patience and not self.evolve.max_steps:
             raise UserError("--evolve.patience needs --evolve.max-steps, to which returns are extrapolated")
 
@@ -227,8 +246,36 @@ class Config(RunConfig):
 
 
 STAGES = ("collect", "vae", "rnn", "controller")
+MINIMA = {  # what no setting may fall below
+    "epochs": 0,
+    "generations": 1,
+    "first_generations": 0,
+    "iterations": 1,
+    "checkpoint_every": 1,
+    "collect.episodes": 2,  # one to learn from, one held out
+    "collect.max_steps": 2,
+    "collect.min_length": 0,
+    "collect.again_frames": 1,
+    "vae.latents": 1,
+    "vae.batch": 1,
+    "vae.updates": 0,
+    "rnn.hidden": 1,
+    "rnn.mixtures": 1,
+    "rnn.batch": 1,
+    "rnn.length": 1,
+    "rnn.updates": 0,
+    "rnn.again_updates": 0,
+    "controller.hidden": 0,
+    "evolve.population": 4,
+    "evolve.rollouts": 1,
+    "evolve.max_steps": 0,
+    "evolve.patience": 0,
+    "evolve.eval_episodes": 1,
+    "evolve.slots": 1,
+    "dream.max_steps": 1,
+    "dream.starts": 1,
+}
 
-_SMALL_VAE = VAEConfig(width=0.25, batch=64, lr=1e-3, lr_end=0.05)
 _SMALL_RNN = RNNConfig(batch=32, length=64, updates=1200, lr_end=0.05, hidden=256)
 
 PRESETS: dict[str, Config] = {
@@ -323,6 +370,7 @@ _TOY_TINY = {
     "vae.updates": 800,
     "vae.foreground": "moving",
     "vae.foreground_weight": 5.0,
+    "vae.gate": 0.2,
     "rnn.done_head": True,
     "rnn.carry": True,
     "rnn.updates": 1200,
@@ -361,6 +409,10 @@ SUITES: dict[str, dict[str, dict]] = {
         "tiny": _TOY_TINY,
         "tiny-dream": _TOY_TINY | _IN_DREAMS,
     },
+    "crafter": {
+        preset: {"controller.inputs": "z"} for preset in PRESETS
+    },  # 17 actions: [z, h] is too much for C
+    **{toy: {"tiny-dream": _DREAMT_REWARD} for toy in ("toy_catch", "toy_point", "toy_simple_world")},
     "toy_dodge": {preset: {"controller.actions": "thirds"} for preset in PRESETS},
     "doom": {
         "paper": _DOOM

@@ -5,7 +5,7 @@ import pytest
 
 from common.env_wrapper import EnvSpec
 from paper1_world_models.controller import ActionCodec
-from paper1_world_models.gates import REAL, Table, dream_failures, rnn_failures, vae_failures
+from paper1_world_models.gates import Table, dream_failures, rnn_failures, summary, vae_failures
 from paper1_world_models.rollout import Episode, Noise, play
 from paper1_world_models.rollout_games import ToyGames
 
@@ -13,7 +13,8 @@ from paper1_world_models.rollout_games import ToyGames
 def test_v_must_beat_the_mean_image():
     assert vae_failures({"recon": 30.0, "mean_image": 100.0, "kl": 5.0}, 0.35) == []
     assert len(vae_failures({"recon": 40.0, "mean_image": 100.0, "kl": 5.0}, 0.35)) == 1
-    small = {"recon": 30.0, "mean_image": 100.0, "foreground": 0.5, "foreground_mean_image": 0.8}
+    small = {"recon": 30.0, "mean_image": 100.0, "foreground": 0.2, "foreground_mean_image": 0.8}
+    assert vae_failures({**small, "foreground": 0.09}, 0.35) == []
     assert "foreground" in vae_failures(small, 0.35)[0]  # the whole is fine, what matters is not
 
 
@@ -41,13 +42,15 @@ def test_m_must_beat_both_baselines():
     ],
 )
 def test_the_dream_must_agree_with_reality(name, real, dream, passes):
-    table = {name: {"real": float(real), "dream": float(dream), "real_sd": 0.0}}
+    table = {name: {"real": float(real), "dream": float(dream), "real_error": 0.0}}
     assert (dream_failures(table) == []) == passes
 
 
 def test_few_real_episodes_get_the_benefit_of_the_doubt():
-    table = {"no-op": {"real": 100.0, "dream": 65.0, "real_sd": 3 * REAL**0.5}}
+    table = {"no-op": {"real": 100.0, "dream": 65.0, "real_error": 6.0}}
     assert dream_failures(table) == []
+    real = np.array([90.0, 110.0] * 8)
+    assert summary(real, real)["real_error"] == pytest.approx(2 * 10 / 4)
 
 
 def test_tables_play_blindly_and_are_capped():
