@@ -35,8 +35,8 @@ def test_paper_sized_search_makes_the_expected_progress():
     assert evolution.es.sp.weights.mu == 32 and evolution.es.sp.weights.mueff == pytest.approx(
         17.62, abs=0.01
     )
-    run(evolution, lambda X: -((X - 0.5) ** 2).sum(1), 5)
-    assert 185 < ((evolution.mean - 0.5) ** 2).sum() < 205  # from 216.75; 118 after 20 generations
+    run(evolution, lambda X: -((X - 0.5) ** 2).sum(1), 20)
+    assert 112 < ((evolution.mean - 0.5) ** 2).sum() < 125  # from 216.75; 118.1 with pycma's own generator
 
 
 def test_flat_fitness_does_not_end_the_run():

@@ -6,8 +6,10 @@ import pytest
 import torch
 from torch.distributions import Categorical, MixtureSameFamily, Normal
 
-from paper1_world_models.config import RNNConfig
+from common.config import resolve
+from paper1_world_models.config import PRESETS, SUITES, RNNConfig
 from paper1_world_models.rnn import MDNRNN, Prediction, done_loss, mdn_nll, sample_next
+from paper1_world_models.train_rnn import learning_rate
 
 
 def trainable(module) -> int:
@@ -163,3 +165,14 @@ def test_death_head():
     zero = torch.zeros(2)
     loss = done_loss(zero, torch.tensor([True, False]), weight=10.0)
     assert loss.tolist() == pytest.approx([6.931472, 0.693147], abs=1e-5)
+
+
+def test_learning_rate_schedule():
+    doom = resolve(PRESETS, SUITES, "paper", "doom_takecover")[0].rnn
+    assert learning_rate(doom, 0, doom.updates) == pytest.approx(1e-3)
+    assert learning_rate(doom, 24_380, doom.updates) == pytest.approx(7.86e-4, abs=1e-6)  # the authors' log
+    car = resolve(PRESETS, SUITES, "paper", "CarRacing-v3")[0].rnn
+    assert learning_rate(car, 3_999, car.updates) == pytest.approx(1e-3)
+    tiny = resolve(PRESETS, SUITES, "tiny", "toy_dodge")[0].rnn
+    assert learning_rate(tiny, tiny.updates // 2, tiny.updates) == pytest.approx(1e-3)
+    assert learning_rate(tiny, tiny.updates, tiny.updates) == pytest.approx(5e-5)
