@@ -8,6 +8,7 @@ of a CarRacing track (sheet, section 5.4), which is what the further iterations 
 Shapes: T rows of an episode, H W C picture, A action numbers, n controller parameters.
 """
 
+import json
 import math
 import multiprocessing as mp
 import time
@@ -17,6 +18,7 @@ from pathlib import Path
 
 import numpy as np
 
+from common.atomic import write_json
 from common.env_wrapper import EnvSpec
 from common.errors import UserError
 from common.shards import ShardWriter
@@ -246,6 +248,20 @@ def _worker(job: Job, pipe) -> None:
         pass
 
 
+def collectors(root: Path, iteration: int, num_envs: int) -> int:
+    """How many workers share the episodes: the number that the run began with, as the order of the rows and
+    the end of a pass depend on it.  Folders of earlier versions tell it by their shards."""
+    path = root / "workers.json"
+    if not path.exists():
+        there = [sum(1 for _ in root.glob(f"{i:02d}-[0-9]*")) for i in (iteration, 0)]
+        root.mkdir(parents=True, exist_ok=True)
+        write_json(path, {"workers": there[0] or there[1] or num_envs})
+    try:
+        return int(json.loads(path.read_text())["workers"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{path} is damaged: remove it and go on with --resume") from error
+
+
 def collect(
     cfg: Config,
     spec: EnvSpec,
@@ -260,7 +276,7 @@ def collect(
     """
     frames = cfg.collect.again_frames if model else 10**12
     frames = min(frames, cfg.steps or 10**12)
-    W = cfg.num_envs
+    W = collectors(root, iteration, cfg.num_envs)
     jobs = [Job(cfg, spec, root, iteration, w, W, math.ceil(frames / W), model) for w in range(W)]
     if W == 1:
         collect_shard(jobs[0], report)

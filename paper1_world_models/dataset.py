@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from common.atomic import atomic_write
+from common.errors import UserError
 from common.seeding import derive
 from common.shards import Shards
 from paper1_world_models.vae import VAE, encode_all, resample
@@ -57,8 +58,13 @@ def encode_shards(vae: VAE, shards: Shards, folder: Path, iteration: int) -> Lat
             with atomic_write(path) as file:
                 np.save(file, new)
         done.append(np.load(path))
-    rows = shards.rows(np.arange(shards.total), ["act", "rew", "is_first", "is_last", "is_terminal"])
     mu, logvar = np.concatenate(done, 1)
+    if len(mu) != shards.total:
+        raise UserError(
+            f"{folder} holds {len(mu)} encoded frames and {shards.folders[0].parent} {shards.total}: "
+            f"remove {folder} and go on with --resume"
+        )
+    rows = shards.rows(np.arange(shards.total), ["act", "rew", "is_first", "is_last", "is_terminal"])
     return Latents(mu, logvar, **rows, episodes=np.stack([shards.first, shards.episodes[:, 2]], 1))
 
 
