@@ -21,6 +21,7 @@ import numpy as np
 from common.atomic import write_json
 from common.env_wrapper import EnvSpec
 from common.errors import UserError
+from common.faults import children_ignore_interrupts
 from common.shards import ShardWriter
 from paper1_world_models.config import CollectConfig, Config
 from paper1_world_models.controller import ActionCodec, make_codec
@@ -288,7 +289,8 @@ def collect(
     def start(w: int) -> None:
         pipes[w], other = context.Pipe()
         processes[w] = context.Process(target=_worker, args=(jobs[w], other), daemon=True)
-        processes[w].start()
+        with children_ignore_interrupts():  # a worker must not die below the parent that finishes its work
+            processes[w].start()
         other.close()
 
     for w in range(W):
@@ -315,6 +317,6 @@ def collect(
             if report(sum(counts)):
                 break
     finally:
-        for process in processes:
+        for process in filter(None, processes):
             process.terminate()  # the shards keep every finished episode
             process.join()

@@ -45,9 +45,8 @@ def encode_shards(vae: VAE, shards: Shards, folder: Path, iteration: int) -> Lat
     done = []
     for i in range(iteration + 1):
         path = folder / f"{i:02d}.npy"
-        if (
-            not path.exists()
-        ):  # rows of one iteration lie together: shards are sorted by iteration, then worker
+        if (found := read_latents(path)) is None:
+            # Rows of one iteration lie together: shards are sorted by iteration, then worker.
             start = sum(d.shape[1] for d in done)
             lengths = zip(shards.folders, shards.arrays["image"], strict=True)
             stop = sum(len(images) for shard, images in lengths if int(shard.name[:2]) <= i)
@@ -57,7 +56,8 @@ def encode_shards(vae: VAE, shards: Shards, folder: Path, iteration: int) -> Lat
                 new[:, rows - start] = encode_all(vae, shards.rows(rows, ["image"])["image"])
             with atomic_write(path) as file:
                 np.save(file, new)
-        done.append(np.load(path))
+            found = new
+        done.append(found)
     mu, logvar = np.concatenate(done, 1)
     if len(mu) != shards.total:
         raise UserError(
@@ -66,6 +66,14 @@ def encode_shards(vae: VAE, shards: Shards, folder: Path, iteration: int) -> Lat
         )
     rows = shards.rows(np.arange(shards.total), ["act", "rew", "is_first", "is_last", "is_terminal"])
     return Latents(mu, logvar, **rows, episodes=np.stack([shards.first, shards.episodes[:, 2]], 1))
+
+
+def read_latents(path: Path) -> np.ndarray | None:
+    """Means and log variances [2, R, Z]; None where the file is missing or torn."""
+    try:
+        return np.load(path)
+    except (OSError, ValueError, EOFError):
+        return None
 
 
 @dataclass

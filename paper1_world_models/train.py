@@ -19,12 +19,19 @@ from pathlib import Path
 from typing import Literal
 
 from common.cli import link_latest, new_run_dir, parse_train, run_main, save_config, start_block
+from common.config import changes, fields_of, from_json
 from common.errors import UserError
+from common.flags import flag_of
 from paper1_world_models.config import PRESETS, STAGES, SUITES, Config
 
 HERE = Path(__file__).resolve().parent
 PAPER = "paper1_world_models"
 PUBLISHED = {32: {"V": 4_348_547, "M": 422_368, "C": 867}, 64: {"V": 4_446_915, "M": 1_678_785, "C": 1_088}}
+RESUMABLE = {  # what a resumed run may change: nothing that finished stages depend on
+    *("generations", "iterations", "eval_every", "checkpoint_every", "num_envs", "threads", "device"),
+    *("logdir", "gates", "vae.gate", "vae.lr", "rnn.lr", "evolve.eval_episodes", "evolve.slots"),
+}
+LONGER = {"vae.updates": "latents/00.npy", "rnn.updates": "state/controller-00"}  # until this is there
 
 
 @dataclass(frozen=True)
@@ -43,6 +50,8 @@ def main(argv: list[str] | None = None) -> None:
     from common.device import pick_device  # torch from here on
 
     device = pick_device(command.config.device, command.config.threads)
+    if command.resume:
+        check_resume(command)
     if command.dry_run:
         print(describe(command, None, device))
         return
@@ -55,13 +64,31 @@ def main(argv: list[str] | None = None) -> None:
         first = json.loads((folder / "config.json").read_text())["command"]
         kept = {"command": first, "resumed_with": sys.argv}
     save_config(folder, command.config, paper=PAPER, preset=command.preset, **kept)
-    train(command.config, folder, device, command.extra.stage)
-    notice = link_latest(HERE, folder / "model.pt") if (folder / "model.pt").exists() else None
-    print(notice or f"done: python eval.py --checkpoint {folder} --render", flush=True)
+    finished = train(command.config, folder, device, command.extra.stage)
+    has_model = (folder / "model.pt").exists()
+    notice = link_latest(HERE, folder / "model.pt") if has_model else None
+    if not finished:
+        raise SystemExit(130)
+    done = f"done: python eval.py --checkpoint {folder} --render"
+    print(notice or (done if has_model else f"collected: python train.py --resume {folder}"), flush=True)
 
 
-def train(cfg: Config, folder: Path, device, last_stage: str) -> None:
-    """The procedure of the article; every stage goes on where its state says it was."""
+def check_resume(command) -> None:
+    """Refuse flags that would not fit what the run has already made."""
+    folder = command.resume
+    stored = from_json(Config, json.loads((folder / "config.json").read_text())["config"])
+    for name, value in changes(stored, command.config).items():
+        if name in RESUMABLE or (name in LONGER and not (folder / LONGER[name]).exists()):
+            continue
+        kept = dict(fields_of(stored))[name]
+        raise UserError(
+            f"--{flag_of(name)} {value}: the run in {folder} has {kept} and keeps it; "
+            "start a new run without --resume"
+        )
+
+
+def train(cfg: Config, folder: Path, device, last_stage: str) -> bool:
+    """The procedure of the article; every stage goes on where its state says it was.  False: stopped."""
     from common.faults import SignalGuard
     from common.logger import Logger
     from common.seeding import derive, seed_everything
@@ -84,12 +111,12 @@ def train(cfg: Config, folder: Path, device, last_stage: str) -> None:
                 agent = WorldModelsAgent.load(folder, str(device))  # V, M and the CMA state were carried here
                 train_controller(run, agent, None, agent.iteration)
                 publish(agent, folder, agent.iteration, "controller")
-                return
+                return True
             for iteration in range(cfg.iterations):
                 model = folder / "model.pt" if iteration else None
                 run.frames += collect_stage(run, collect, iteration, model)
                 if last_stage == "collect":
-                    continue
+                    break  # later passes are played by the controller of the one before
                 shards = open_data(folder, iteration)
                 if iteration == 0:
                     train_vae(run, agent, shards)  # V is frozen afterwards
@@ -105,6 +132,8 @@ def train(cfg: Config, folder: Path, device, last_stage: str) -> None:
                 publish(agent, folder, iteration, "controller")
         except Stopped:
             print(f"stopped; the state is saved: python train.py --resume {folder}", flush=True)
+            return False
+    return True
 
 
 def publish(agent, folder: Path, iteration: int, stage: str) -> None:
@@ -114,7 +143,11 @@ def publish(agent, folder: Path, iteration: int, stage: str) -> None:
     agent.stage, agent.iteration = stage, iteration
     path = folder / "model.pt"
     if path.exists():
-        there = load_file(path, paper=PAPER)["extra"]
+        try:
+            there = load_file(path, paper=PAPER)["extra"]
+        except UserError as error:
+            print(f"written anew: {error}", flush=True)
+            there = {"stage": STAGES[0]}
         if (there.get("iteration", 0), STAGES.index(there["stage"])) > (iteration, STAGES.index(stage)):
             return
     agent.save(path)

@@ -1,5 +1,6 @@
 """Resuming under other circumstances: more workers, changed flags, torn files, an interrupt."""
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -7,12 +8,14 @@ import pytest
 import torch
 
 from common.checkpoint import load_file
+from common.cli import save_config
 from common.config import override
 from common.errors import UserError
+from common.faults import SignalGuard
 from common.shards import open_shards
 from paper1_world_models import dataset
 from paper1_world_models.config import PRESETS, SUITES
-from paper1_world_models.train import open_data, train
+from paper1_world_models.train import main, open_data, train
 
 SMALL = {
     "env_options": {"size": 16},
@@ -41,6 +44,12 @@ def small(**more):
     return override(PRESETS["tiny"], {**SUITES["toy"]["tiny"], **SMALL, **more})
 
 
+@pytest.fixture(autouse=True)
+def no_link(monkeypatch):
+    """The newest model of the user's own runs stays the linked one."""
+    monkeypatch.setattr("paper1_world_models.train.link_latest", lambda *_: None)
+
+
 def weights(folder: Path) -> dict:
     return load_file(folder / "model.pt")["weights"]
 
@@ -66,3 +75,63 @@ def test_latents_of_other_frames_are_refused(tmp_path):
     np.save(path, np.load(path)[:, :-3])
     with pytest.raises(UserError, match="remove"):
         dataset.encode_shards(None, open_data(tmp_path, 0), tmp_path / "latents", 0)
+
+
+def test_flags_that_do_not_fit_the_run_are_refused(tmp_path):
+    cfg = small()
+    train(cfg, tmp_path, "cpu", "all")
+    save_config(tmp_path, cfg, paper="paper1_world_models", preset="tiny")
+    files = {path: path.read_bytes() for path in (tmp_path / "config.json", tmp_path / "model.pt")}
+    for flag, value in (
+        ("--vae.latents", "6"),
+        ("--rnn.hidden", "16"),
+        ("--controller.inputs", "z"),
+        ("--rnn.updates", "9"),  # too late: C has learned with M as it is
+    ):
+        with pytest.raises(UserError, match=f"{flag} {value}.*new run"):
+            main(["--resume", str(tmp_path), flag, value])
+        assert all(path.read_bytes() == content for path, content in files.items()), flag
+    main(["--resume", str(tmp_path), "--generations", "2", "--vae.latents", "4"])
+    assert load_file(tmp_path / "model.pt")["config"]["generations"] == 2
+
+
+def test_m_can_be_trained_longer_until_c_has_begun(tmp_path):
+    train(small(), tmp_path, "cpu", "rnn")
+    save_config(tmp_path, small(), paper="paper1_world_models", preset="tiny")
+    main(["--resume", str(tmp_path), "--rnn.updates", "6", "--stage", "rnn"])
+    assert load_file(tmp_path / "model.pt")["config"]["rnn"]["updates"] == 6
+
+
+def test_a_stopped_run_says_so_and_a_collected_one_has_no_model(tmp_path, monkeypatch, capsys):
+    save_config(tmp_path, small(iterations=2), paper="paper1_world_models", preset="tiny")
+    main(["--resume", str(tmp_path), "--stage", "collect"])  # of two passes: only the first can be collected
+    out = capsys.readouterr().out
+    assert "done:" not in out and "collected" in out and not (tmp_path / "model.pt").exists()
+    monkeypatch.setattr("common.faults.SignalGuard", Stopping)
+    with pytest.raises(SystemExit) as stop:
+        main(["--resume", str(tmp_path)])
+    out = capsys.readouterr().out
+    assert stop.value.code == 130 and "stopped" in out and "done:" not in out
+    assert train(small(), tmp_path, "cpu", "all") is False
+
+
+class Stopping(SignalGuard):
+    """Somebody pressed Ctrl-C before anything began."""
+
+    def __init__(self):
+        super().__init__()
+        self.stop_requested = True
+
+
+def test_torn_files_are_written_anew(tmp_path):
+    whole, torn = tmp_path / "whole", tmp_path / "torn"
+    whole.mkdir()
+    train(small(iterations=2), whole, "cpu", "all")
+    shutil.copytree(whole, torn)
+    for name in ("model.pt", "latents/00.npy", "latents/01.npy"):
+        content = (torn / name).read_bytes()
+        (torn / name).write_bytes(content[: len(content) // 2])
+    train(small(iterations=2), torn, "cpu", "all")
+    assert same(weights(torn), weights(whole))
+    for name in ("latents/00.npy", "latents/01.npy"):
+        np.testing.assert_array_equal(np.load(torn / name), np.load(whole / name))
