@@ -276,7 +276,8 @@ def collect(
     A worker that dies is started again (three times at most) and goes on after its last finished episode.
     """
     frames = cfg.collect.again_frames if model else 10**12
-    frames = min(frames, cfg.steps or 10**12)
+    if cfg.steps:  # environment frames; a row is one action, which may repeat
+        frames = min(frames, cfg.steps // spec.frames_per_step)
     W = collectors(root, iteration, cfg.num_envs)
     jobs = [Job(cfg, spec, root, iteration, w, W, math.ceil(frames / W), model) for w in range(W)]
     if W == 1:

@@ -210,10 +210,14 @@ def new_agent(cfg: Config, spec, device):
     return WorldModelsAgent(cfg, spec, codec, device=device)
 
 
-def updates_to_come(cfg: Config) -> int:
+def first_rows(cfg: Config, repeat: int) -> int:
+    """Rows of the first pass at most; --steps counts frames, and a row takes `repeat` of them."""
+    return min(cfg.collect.episodes * cfg.collect.max_steps, (cfg.steps or 10**12) // repeat)
+
+
+def updates_to_come(cfg: Config, repeat: int) -> int:
     """Gradient steps and generations of the run, for the progress bar; 0 epochs counted as vae.updates."""
-    frames = min(cfg.collect.episodes * cfg.collect.max_steps, cfg.steps or 10**12)
-    vae = cfg.epochs * frames // cfg.vae.batch or cfg.vae.updates
+    vae = cfg.epochs * first_rows(cfg, repeat) // cfg.vae.batch or cfg.vae.updates
     rnn = (cfg.rnn.updates + (cfg.iterations - 1) * cfg.rnn.again_updates) * cfg.rnn.train
     first = cfg.first_generations if cfg.iterations > 1 and cfg.first_generations else cfg.generations
     return vae + rnn + first + (cfg.iterations - 1) * cfg.generations
@@ -238,14 +242,14 @@ def describe(command, folder: Path | None, device) -> str:
     from paper1_world_models.rollout import env_spec
 
     cfg = command.config
-    agent = new_agent(cfg, env_spec(cfg), device)
+    spec = env_spec(cfg)
+    agent, repeat = new_agent(cfg, spec, device), spec.frames_per_step
     counts = {
         "V": sum(p.numel() for p in agent.vae.parameters()),
         "M": sum(p.numel() for p in agent.rnn.parameters() if p.requires_grad),
         "C": agent.controller.size,
     }
-    frames = min(cfg.collect.episodes * cfg.collect.max_steps, cfg.steps or 10**12)
-    frames += (cfg.iterations - 1) * cfg.collect.again_frames
+    rows = first_rows(cfg, repeat) + (cfg.iterations - 1) * cfg.collect.again_frames
     row = math.prod(agent.vae.cfg.size for _ in range(2)) * cfg.vae.channels + 4 * agent.codec.size + 7
     latents = 4 * cfg.vae.latents + 4 * agent.codec.size + 7
     flag, bound = "--collect.episodes", "" if cfg.collect.ignore_end else " (at most: episodes may end early)"
@@ -255,11 +259,15 @@ def describe(command, folder: Path | None, device) -> str:
         run_dir=folder,
         parameters=counts,
         published=PUBLISHED.get(cfg.vae.latents) if command.preset == "paper" else None,
-        frames=frames,
-        updates={"V and M": updates_to_come(cfg) - cfg.generations, "generations of C": cfg.generations},
+        frames=rows * repeat,
+        policy_steps=rows,
+        updates={
+            "V and M": updates_to_come(cfg, repeat) - cfg.generations,
+            "generations of C": cfg.generations,
+        },
         forecasts=[
-            forecast(forecast_disk, frames * row, f"frames{bound}", flag, folder or HERE, refuse=exact),
-            forecast(forecast_ram, frames * latents, f"latents{bound}", flag, refuse=exact),
+            forecast(forecast_disk, rows * row, f"frames{bound}", flag, folder or HERE, refuse=exact),
+            forecast(forecast_ram, rows * latents, f"latents{bound}", flag, refuse=exact),
         ],
         device=str(device),
     )

@@ -10,11 +10,14 @@ import torch
 from common.checkpoint import load_file
 from common.cli import save_config
 from common.config import override
+from common.env_wrapper import EnvSpec
 from common.errors import UserError
 from common.faults import SignalGuard
 from common.shards import open_shards
 from paper1_world_models import dataset
+from paper1_world_models.collect import collect
 from paper1_world_models.config import PRESETS, SUITES
+from paper1_world_models.rollout import env_spec
 from paper1_world_models.train import main, open_data, train
 
 SMALL = {
@@ -135,3 +138,21 @@ def test_torn_files_are_written_anew(tmp_path):
     assert same(weights(torn), weights(whole))
     for name in ("latents/00.npy", "latents/01.npy"):
         np.testing.assert_array_equal(np.load(torn / name), np.load(whole / name))
+
+
+class Repeating(EnvSpec):
+    """An environment that takes two frames per action."""
+
+    frames_per_step = 2
+
+
+def test_steps_are_frames_of_the_environment(tmp_path):
+    cfg = small(steps=40, **{"collect.max_steps": 4})
+    collect(cfg, Repeating("toy_dodge", env_spec(cfg).options), tmp_path, 0, None, lambda frames: False)
+    assert open_shards(tmp_path).total == 20  # four episodes of five rows
+
+
+def test_the_start_block_counts_frames(capsys):
+    pytest.importorskip("vizdoom")
+    main("--env doom_takecover --preset tiny --steps 40 --dry-run".split())
+    assert "frames to come: 40 = 10 policy steps" in capsys.readouterr().out
