@@ -9,6 +9,7 @@
 
 Every variant is a run folder of its own beside the base run (it shares the collected frames and whatever
 models the variant does not change), so eval.py and visualize.py work on it; 100 held-out episodes each.
+The same command again goes on with stopped variants; with other settings it asks to remove their folders.
 """
 
 if not __package__:  # run as a script: the repository root, not this folder, goes on the path
@@ -20,6 +21,7 @@ if not __package__:  # run as a script: the repository root, not this folder, go
 import json
 import os
 import shutil
+import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
@@ -28,11 +30,13 @@ import tyro
 
 from common.atomic import write_json
 from common.cli import run_main, save_config
-from common.config import from_json, override
+from common.config import from_json, override, to_json
 from common.errors import UserError
+from common.flags import flag_of, parse
 from paper1_world_models.config import Config
 
 PAPER = "paper1_world_models"
+FULL = "z + h, trained LSTM"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,13 +68,18 @@ def variants(args: Args, cfg: Config) -> dict[str, tuple[dict, tuple[str, ...]]]
         one_pass["generations"] = args.generations
     dream = {**one_pass, "train_in": "dream", "gates": "warn"}
     real = {**one_pass, "train_in": "real"}
-    if args.name == "ablation":  # the base run itself is {z + h, trained LSTM}
-        small = {"controller.inputs": "z", "controller.hidden": 40, "evolve.basis": "plain"}
-        return {
-            "z only": ({**real, "controller.inputs": "z"}, frozen),
-            "z + hidden layer": ({**real, **small}, frozen),
-            "untrained LSTM": ({**real, "rnn.train": False}, ("vae-00",)),
+    if args.name == "ablation":
+        real["evolve.basis"] = "plain"
+        seeing = {**real, "controller.inputs": "z"}
+        full = {**real, "controller.inputs": "zh" if cfg.controller.inputs == "z" else cfg.controller.inputs}
+        rows = {
+            "z only": (seeing, frozen),
+            "z + hidden layer": ({**seeing, "controller.hidden": 40}, frozen),
+            "untrained LSTM": ({**full, "rnn.train": False}, ("vae-00",)),
         }
+        if override(cfg, {**full, "rnn.train": True}) != cfg:
+            rows[FULL] = (full, frozen)
+        return rows  # else the base run itself is {z + h, trained LSTM}
     if args.name == "temperature":
         return {f"tau {tau:g}": ({**dream, "dream.temperature": tau}, frozen) for tau in args.taus}
     if args.name == "cheat":
@@ -96,16 +105,45 @@ def load_base(folder: Path) -> tuple[Config, str]:
     return from_json(Config, stored["config"], str(folder / "config.json")), stored["preset"]
 
 
+def settings(config: dict) -> dict:
+    """A stored config without what the result does not depend on."""
+    return {name: v for name, v in config.items() if name not in ("logdir", "num_envs", "threads", "device")}
+
+
+def check_folder(base: Path, folder: Path, cfg: Config, keep: tuple[str, ...]) -> None:
+    """Refuse what a call with other settings, or on an earlier state of the base run, left behind."""
+    config = folder / "config.json"
+    if config.exists() and settings(json.loads(config.read_text())["config"]) != settings(to_json(cfg)):
+        raise UserError(f"{folder} was made with other settings: remove that folder, or repeat its settings")
+    for stage in keep:
+        copied, ours = folder / "state" / stage / "manifest.json", base / "state" / stage / "manifest.json"
+        if copied.exists() and copied.read_bytes() != ours.read_bytes():
+            raise UserError(f"{folder} was made before {base} was trained further: remove that folder")
+
+
 def derive_run(base: Path, folder: Path, cfg: Config, preset: str, keep: tuple[str, ...]) -> None:
     """A run folder that starts behind the kept stages; frames and latents are linked, not copied."""
+    check_folder(base, folder, cfg, keep)
     folder.mkdir(parents=True, exist_ok=True)
     for name in ("data", "latents"):
         if not (folder / name).exists():
             os.symlink((base / name).resolve(), folder / name)
     for stage in keep:
-        if not (folder / "state" / stage).exists():
-            shutil.copytree(base / "state" / stage, folder / "state" / stage)
+        target, part = folder / "state" / stage, folder / f"{stage}.part"
+        if not target.exists():
+            shutil.rmtree(part, ignore_errors=True)
+            shutil.copytree(base / "state" / stage, part)
+            target.parent.mkdir(exist_ok=True)
+            part.rename(target)  # all of it or nothing
     save_config(folder, cfg, paper=PAPER, preset=preset)
+
+
+def variant_of(args: Args, label: str, overrides: dict) -> tuple[Config, str, Path]:
+    """Config, preset and folder of a variant."""
+    base, preset = load_base(args.base)
+    name = "".join(c if c.isalnum() or c == "." else "_" for c in label)
+    folder = args.base.parent / f"{args.base.name}-{args.name}" / name
+    return replace(override(base, overrides), logdir=str(folder)), preset, folder
 
 
 def run_variant(args: Args, label: str, overrides: dict, keep: tuple[str, ...]) -> dict:
@@ -114,12 +152,11 @@ def run_variant(args: Args, label: str, overrides: dict, keep: tuple[str, ...]) 
     from paper1_world_models.eval import main as play
     from paper1_world_models.train import train
 
-    base, preset = load_base(args.base)
-    name = "".join(c if c.isalnum() or c == "." else "_" for c in label)
-    folder = args.base.parent / f"{args.base.name}-{args.name}" / name
-    cfg = replace(override(base, overrides), logdir=str(folder))
+    cfg, preset, folder = variant_of(args, label, overrides)
     derive_run(args.base, folder, cfg, preset, keep)
-    train(cfg, folder, pick_device(cfg.device, cfg.threads), "all")
+    if not train(cfg, folder, pick_device(cfg.device, cfg.threads), "all"):
+        print(f"{args.name} was stopped in '{label}': the same command goes on where it was", flush=True)
+        raise SystemExit(130)
     group = f"{cfg.env} temperature" if args.name == "temperature" else cfg.env
     write_json(folder / "eval.json", {"label": label, "group": group})
     play(["--checkpoint", str(folder), "--episodes", str(args.episodes), "--seed", str(args.seed)])
@@ -235,14 +272,40 @@ def draw(rows: list[dict], x: str, path: Path) -> None:
     plt.close(figure)
 
 
+def base_row(base: Path) -> list[dict]:
+    """The base run's own score as the ablation's last row, where eval.py has played it."""
+    try:
+        return [{"label": FULL, "real": json.loads((base / "eval.json").read_text())["score"]}]
+    except (OSError, ValueError, KeyError):
+        print(f"no row '{FULL}': first python eval.py --checkpoint {base} --held-out")
+        return []
+
+
+def check_args(args: Args) -> None:
+    """Refuse impossible values before anything is trained."""
+    least = {"episodes": 1, "seed": 0, "generations": 0, "rnn_updates": 0}
+    for name, value in least.items():
+        if getattr(args, name) < value:
+            raise UserError(f"--{flag_of(name)} {getattr(args, name)}: must be at least {value}")
+    if not args.taus or min(args.taus) <= 0:
+        raise UserError(f"--taus {' '.join(map(str, args.taus))}: must be above 0, such as 0.5 1.15")
+
+
 def main(argv: list[str] | None = None) -> None:
     """Run the experiment, print its table, write experiment-NAME.json and .png into the base run."""
-    args = tyro.cli(Args, args=argv, description=__doc__.split("\n")[0])
+    args = parse(Args, sys.argv[1:] if argv is None else argv, __doc__.split("\n")[0])
+    check_args(args)
     cfg, _ = load_base(args.base)
     if args.name in ("sweep", "eyes-closed"):
         rows = sweep_curve(args) if args.name == "sweep" else eyes_closed(args)
     else:
-        rows = [run_variant(args, label, *what) for label, what in variants(args, cfg).items()]
+        planned = variants(args, cfg)
+        for label, (overrides, keep) in planned.items():  # all of them before the first is trained
+            variant, _, folder = variant_of(args, label, overrides)
+            check_folder(args.base, folder, variant, keep)
+        rows = [run_variant(args, label, *what) for label, what in planned.items()]
+        if args.name == "ablation" and FULL not in planned:
+            rows += base_row(args.base)
     for row in rows:
         dream = f"   dream {row['dream']['mean']:7.1f} +- {row['dream']['sd']:6.1f}" if "dream" in row else ""
         print(f"{row['label']:<22} real {row['real']['mean']:7.1f} +- {row['real']['sd']:6.1f}{dream}")

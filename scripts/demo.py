@@ -37,7 +37,13 @@ def main() -> None:
 
     begin = time.time()
     started = (FOLDER / "config.json").exists()
-    train.main(["--resume", str(FOLDER)] if started else ["--preset", "tiny-dream", "--logdir", str(FOLDER)])
+    flags = ["--resume", str(FOLDER)] if started else ["--preset", "tiny-dream", "--logdir", str(FOLDER)]
+    try:
+        train.main(flags)
+    except SystemExit as stop:
+        if stop.code == 130:
+            print("the demo was stopped: `make demo` goes on where it was")
+        raise
     play.main(["--checkpoint", str(FOLDER), "--held-out", "--render"])
     visualize.main(["--checkpoint", str(FOLDER)])
     result = json.loads((FOLDER / "eval.json").read_text())

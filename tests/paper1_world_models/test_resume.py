@@ -1,6 +1,8 @@
 """Resuming under other circumstances: more workers, changed flags, torn files, an interrupt."""
 
+import json
 import shutil
+from argparse import Namespace
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +16,7 @@ from common.env_wrapper import EnvSpec
 from common.errors import UserError
 from common.faults import SignalGuard
 from common.shards import open_shards
-from paper1_world_models import dataset
+from paper1_world_models import dataset, experiments
 from paper1_world_models.collect import collect
 from paper1_world_models.config import PRESETS, SUITES
 from paper1_world_models.rollout import env_spec
@@ -156,3 +158,68 @@ def test_the_start_block_counts_frames(capsys):
     pytest.importorskip("vizdoom")
     main("--env doom_takecover --preset tiny --steps 40 --dry-run".split())
     assert "frames to come: 40 = 10 policy steps" in capsys.readouterr().out
+
+
+@pytest.fixture
+def base(tmp_path):
+    """A finished run, in the real environment on the plain basis."""
+    folder = tmp_path / "base"
+    cfg = small()
+    save_config(folder, cfg, paper="paper1_world_models", preset="tiny")
+    train(cfg, folder, "cpu", "all")
+    return folder
+
+
+def test_variants_of_other_settings_are_not_taken_over(base):
+    command = ["undertrained", "--base", str(base), "--episodes", "2", "--rnn-updates"]
+    experiments.main([*command, "3"])
+    experiments.main([*command, "3"])  # the same again is finished already
+    model = base.parent / "base-undertrained" / "under_trained_model" / "model.pt"
+    before = model.read_bytes()
+    with pytest.raises(UserError, match="remove that folder"):
+        experiments.main([*command, "2"])
+    assert model.read_bytes() == before
+    manifest = base / "state" / "vae-00" / "manifest.json"
+    manifest.write_text(manifest.read_text() + " ")
+    with pytest.raises(UserError, match="trained further: remove that folder"):
+        experiments.main([*command, "3"])
+
+
+def test_the_ablation_has_four_rows(base):
+    command = ["ablation", "--base", str(base), "--episodes", "2"]
+    (base / "eval.json").write_text(json.dumps({"score": {"mean": 7.0, "sd": 1.0}}))
+    experiments.main(command)
+    rows = json.loads((base / "experiment-ablation.json").read_text())["rows"]
+    labels = [row["label"] for row in rows]
+    assert labels == ["z only", "z + hidden layer", "untrained LSTM", experiments.FULL]
+    assert rows[-1]["real"]["mean"] == 7.0
+    for changed in ({"train_in": "dream"}, {"evolve.basis": "pca"}, {"iterations": 2}):
+        planned = experiments.variants(Namespace(name="ablation", generations=0), small(**changed))
+        assert list(planned) == labels and planned[experiments.FULL][1] == ("vae-00", "rnn-00")
+        assert {overrides["evolve.basis"] for overrides, _ in planned.values()} == {"plain"}
+
+
+def test_a_stopped_experiment_stops(base, monkeypatch, capsys):
+    monkeypatch.setattr("common.faults.SignalGuard", Stopping)
+    with pytest.raises(SystemExit) as stop:
+        experiments.main(["cheat", "--base", str(base), "--episodes", "1e0"])
+    assert stop.value.code == 130 and "the same command goes on" in capsys.readouterr().out
+    assert len(list((base.parent / "base-cheat").iterdir())) == 1  # the second variant has not begun
+
+
+@pytest.mark.parametrize("flags", ["--episodes 0", "--taus 0.5 0", "--taus -1", "--episodez 3"])
+def test_bad_flags_of_experiments(tmp_path, flags):
+    with pytest.raises(UserError, match=flags.split()[0]):
+        experiments.main(["temperature", "--base", str(tmp_path), *flags.split()])
+
+
+def test_a_stopped_demo_plays_nothing(tmp_path, monkeypatch, capsys):
+    from scripts import demo
+
+    monkeypatch.setattr(demo, "FOLDER", tmp_path)
+    save_config(tmp_path, small(), paper="paper1_world_models", preset="tiny")
+    monkeypatch.setattr("common.faults.SignalGuard", Stopping)
+    monkeypatch.setattr("paper1_world_models.eval.main", None)
+    with pytest.raises(SystemExit):
+        demo.main()
+    assert "make demo" in capsys.readouterr().out
