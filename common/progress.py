@@ -80,7 +80,7 @@ class Progress:
     def _words(self, short: bool) -> list[str]:
         speed, updates_speed = self.rates()
         words = [] if short else [f"{speed:,.4g} {self.unit}/s"]  # tqdm shows the speed and the ETA itself
-        if updates_speed:
+        if updates_speed and self.unit != "updates":  # else the speed says it
             words.append(f"{updates_speed:,.3g} updates/s")
         if self.returns:
             mean = sum(self.returns) / len(self.returns)

@@ -203,6 +203,14 @@ def test_progress_lines_where_there_is_no_terminal():
     )
 
 
+def test_a_rate_in_updates_is_said_once():
+    now, stream = [0.0], io.StringIO()
+    progress = Progress(100, unit="updates", every=5, stream=stream, clock=lambda: now[0])
+    now[0] = 5
+    progress(50, updates=50)
+    assert stream.getvalue().count("updates/s") == 1
+
+
 def test_progress_of_a_resumed_run_counts_only_what_is_new():
     now = [0.0]
     progress = Progress(2000, start=1000, stream=io.StringIO(), clock=lambda: now[0])
