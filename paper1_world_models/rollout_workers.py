@@ -19,6 +19,7 @@ import numpy as np
 
 from common.env_wrapper import EnvSpec
 from common.errors import UserError
+from common.faults import children_ignore_interrupts
 from paper1_world_models.rollout_games import Answer, LocalGames, Outcome, WorkerDied
 
 STEP_TIMEOUT = 120.0  # seconds before a silent worker counts as dead
@@ -115,7 +116,7 @@ class ProcessGames:
         self.processes[w] = self.context.Process(
             target=_serve, args=(other, self.spec, self.slots, self.buffer, self.shape), daemon=True
         )
-        with one_thread():
+        with one_thread(), children_ignore_interrupts():  # the trainer saves once more, and needs them
             self.processes[w].start()
         other.close()
         self.open[w].clear()

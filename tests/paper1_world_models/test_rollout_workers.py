@@ -94,6 +94,16 @@ def test_answers_come_in_the_order_of_asking(games):
     np.testing.assert_array_equal(games.reset(a, list(range(12))), frames[id(a)])
 
 
+def test_an_interrupt_of_the_whole_group_leaves_the_workers_alive(games):
+    """Ctrl-C on a terminal reaches them too, and the trainer still wants to end its generation."""
+    rows = np.arange(4)
+    before = games.reset(rows, [1, 2, 3, 4])
+    for process in games.processes:
+        os.kill(process.pid, signal.SIGINT)
+    np.testing.assert_array_equal(games.reset(rows, [1, 2, 3, 4]), before)
+    assert games.restarts == 0 and all(process.is_alive() for process in games.processes)
+
+
 def test_a_silent_worker_counts_as_dead(games, monkeypatch):
     games.reset(np.arange(2), [1, 2])
     monkeypatch.setattr(rollout_workers, "STEP_TIMEOUT", 0.3)
