@@ -17,10 +17,8 @@ from torch import Tensor, nn
 
 from paper1_world_models.config import RNNConfig
 
-LOGSIGMA_MIN, LOGSIGMA_MAX = (
-    -7.0,
-    5.0,
-)  # without a floor one component can collapse on a point and the loss goes to NaN
+# Without a floor one component can collapse on a point and the loss goes to NaN.
+LOGSIGMA_MIN, LOGSIGMA_MAX = -7.0, 5.0
 State = tuple[Tensor, Tensor]  # (h, c), each [B, D]
 
 
@@ -52,9 +50,8 @@ class MDNRNN(nn.Module):
             # The authors' cell has one bias vector; torch has two, so one is frozen at zero and not counted.
             self.lstm.bias_hh_l0.zero_().requires_grad_(False)
             self.lstm.bias_ih_l0.zero_()
-            self.lstm.bias_ih_l0[cfg.hidden : 2 * cfg.hidden] = (
-                cfg.forget_bias
-            )  # gates are ordered i, f, g, o
+            # Gates are ordered i, f, g, o.
+            self.lstm.bias_ih_l0[cfg.hidden : 2 * cfg.hidden] = cfg.forget_bias
             if cfg.done_head:
                 self.head.bias[-1] = cfg.done_bias
 

@@ -17,9 +17,8 @@ from paper1_world_models.config import VAEConfig
 
 # Frame size -> (channels of the encoder, kernels of the decoder).  64 is the paper's; 16 serves quick tests.
 STACKS = {64: ((32, 64, 128, 256), (5, 5, 6, 6)), 16: ((32, 64), (6, 6))}
-LOGVAR_LIMIT = (
-    10.0  # exp(10) would already be a useless latent; the clamp keeps an early spike from becoming NaN
-)
+# exp(10) would already be a useless latent; the clamp keeps an early spike from becoming NaN.
+LOGVAR_LIMIT = 10.0
 
 
 class VAE(nn.Module):
@@ -44,9 +43,8 @@ class VAE(nn.Module):
             self.decoder += nn.Sequential(
                 nn.ConvTranspose2d(c_in, c_out, k, stride=2), nn.Sigmoid() if last else nn.ReLU()
             )
-        self.to(
-            memory_format=torch.channels_last
-        )  # NHWC frames arrive without a copy, and CPU kernels are faster
+        # NHWC frames arrive without a copy, and CPU kernels are faster.
+        self.to(memory_format=torch.channels_last)
 
     def encode(self, frames: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and log variance of q(z|x).  frames: uint8 or float in [0, 1], [N, H, W, C] -> two [N, Z]"""
@@ -69,16 +67,13 @@ class VAE(nn.Module):
         recon = self.decode(resample(mu, logvar, eps))
         error = (recon - to_float(frames)).square().sum(-1)  # [N, H, W]; summed over colours
         if weight is not None:
-            error = (
-                error * weight
-            )  # differs: the paper weighs all pixels alike and loses what is small (README)
+            # differs: the paper weighs all pixels alike and loses what is small (README).
+            error = error * weight
         floor = self.cfg.kl_tolerance * self.cfg.latents
+        # Summed over pixels, never averaged: averaging would let the KL win and V would forget the image.
         return {
-            "recon": self.cfg.recon_scale
-            * error.sum((1, 2)),  # summed over pixels, never averaged: averaging
-            "kl": kl_divergence(mu, logvar).clamp_min(
-                floor
-            ),  # would let the KL win and V would forget the image
+            "recon": self.cfg.recon_scale * error.sum((1, 2)),
+            "kl": kl_divergence(mu, logvar).clamp_min(floor),
         }
 
 
