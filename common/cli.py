@@ -157,7 +157,7 @@ def parse_visualize(
     argv: Sequence[str] | None = None, *, description: str = "", args: type[A] = VisualizeArgs
 ) -> A:
     """Parse visualize.py's command line into `args`; the checkpoint is found."""
-    least = {"num_dreams": 1, "horizon": 0, "context": 1, "seed": 0, "threads": 0}
+    least = {"num_dreams": 1, "horizon": 1, "context": 1, "seed": 0, "threads": 0}
     return _parse_agent_args(argv, args, description, at_least=least)
 
 
@@ -168,6 +168,7 @@ def _parse_agent_args(
     for name, least in at_least.items():
         if (value := getattr(parsed, name)) < least:
             raise UserError(f"--{flag_of(name)} {value}: must be at least {least}")
+    parsed.check()
     new: dict[str, Any] = {"checkpoint": _find_checkpoint(parsed.checkpoint)}
     if getattr(parsed, "env", None) is not None:
         notices: list[str] = []

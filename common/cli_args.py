@@ -8,6 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from common.config import Device, Layer
+from common.errors import UserError
+
+MAX_DREAMS = 40  # a row of a video each; video encoders take no picture above 16,384 pixels
 
 
 @dataclass(frozen=True)
@@ -58,6 +61,9 @@ class EvalArgs:
     threads: int = 0
     """CPU threads that torch may use; 0: torch's own choice."""
 
+    def check(self) -> None:
+        """UserError for values that cannot be meant; a paper's subclass checks its own flags here."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class VisualizeArgs:
@@ -79,3 +85,8 @@ class VisualizeArgs:
     """Where the networks run; auto: cuda, else mps, else cpu."""
     threads: int = 0
     """CPU threads that torch may use; 0: torch's own choice."""
+
+    def check(self) -> None:
+        """UserError for values that cannot be meant; a paper's subclass calls this and checks its own."""
+        if self.num_dreams > MAX_DREAMS:
+            raise UserError(f"--num-dreams {self.num_dreams}: must be at most {MAX_DREAMS} to fit a video")

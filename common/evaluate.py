@@ -57,7 +57,10 @@ def evaluate(
     backend: str = "auto",
     **kwargs: Any,
 ) -> Result:
-    """Play episodes of `env` (without one the agent's own) in its eval mode; the rest as in `play`."""
+    """Play episodes of `env` (without one the agent's own) in its eval mode; the rest as in `play`.
+
+    An agent with `check_env(observation_space, action_space)` may refuse another env with a UserError.
+    """
     from common.env_wrapper import suite_of  # not needed by `play`
 
     env = env or agent.env
@@ -66,6 +69,8 @@ def evaluate(
     clock, cpu = time.perf_counter(), _cpu_seconds()
     envs = env.make_vector(-(-episodes // rounds), "eval", backend=backend)  # equally full rounds
     try:
+        if env != agent.env and hasattr(agent, "check_env"):
+            agent.check_env(envs.single_observation_space, envs.single_action_space)
         result = play(agent, envs, episodes, seed, **kwargs)
     finally:
         envs.close()

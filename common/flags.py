@@ -73,7 +73,10 @@ def parse(cls: type[A], argv: Sequence[str], description: str, also_known: Seque
 def _unknown_flag(flag: str, known: Sequence[str]) -> str:
     name = flag.lstrip("-").replace("_", "-")
     near = [one for one in known if one.endswith(f".{name}")]  # --deter for --rssm.deter
-    near += difflib.get_close_matches(f"--{name}", known, n=1, cutoff=0.6)
+    if len(name) > 2:  # --hel for --help
+        near += sorted((one for one in [*known, "--help"] if one.startswith(f"--{name}")), key=len)
+    # Without the dashes, which every flag has: they made --hel resemble --vae.lr.
+    near += [f"--{one}" for one in difflib.get_close_matches(name, [k[2:] for k in known], n=1, cutoff=0.6)]
     return f"unknown flag {flag} " + (f"(did you mean {near[0]}?)" if near else "(see --help)")
 
 

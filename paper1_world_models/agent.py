@@ -7,6 +7,7 @@ parameters.
 from dataclasses import dataclass
 from pathlib import Path
 
+import gymnasium as gym
 import numpy as np
 import torch
 from torch import Tensor
@@ -17,7 +18,7 @@ from common.config import from_json, to_json
 from common.env_wrapper import EnvSpec
 from common.errors import UserError
 from paper1_world_models.config import Config
-from paper1_world_models.controller import ActionCodec, Controller
+from paper1_world_models.controller import ActionCodec, Controller, make_codec
 from paper1_world_models.dream import Starts
 from paper1_world_models.rnn import MDNRNN, Prediction, sample_next
 from paper1_world_models.vae import VAE, resample
@@ -53,13 +54,31 @@ class WorldModelsAgent:
         self.params = np.zeros(self.controller.size, np.float32) if params is None else np.float32(params)
         empty = torch.zeros(0, cfg.vae.latents)
         self.starts = Starts(empty, empty)
-        self.generator = torch.Generator().manual_seed(
-            cfg.seed
-        )  # for z in `act`; seed it to repeat an evaluation
+        # For z in `act`; seed it to repeat an evaluation.
+        self.generator = torch.Generator().manual_seed(cfg.seed)
         self.stage, self.iteration = "collect", 0  # the last stage that wrote into the weights
 
-    # -- acting
-    # ------------------------------------------------------------------------------------------------
+    def check_env(self, observation_space: gym.Space, action_space: gym.Space) -> None:
+        """UserError unless V can see these observations and C can choose these actions."""
+        size, channels = self.cfg.vae.size, self.cfg.vae.channels
+        spaces = observation_space.spaces if isinstance(observation_space, gym.spaces.Dict) else {}
+        seen = spaces["image"].shape if "image" in spaces else None
+        if seen != (size, size, channels):
+            raise UserError(
+                f"the agent of {self.env.name} sees pictures of {size} x {size} x {channels}, this env shows "
+                f"{' x '.join(map(str, seen)) if seen else 'none'}: choose another --env, or train on it"
+            )
+        try:
+            fits = make_codec(action_space, self.codec.kind) == self.codec
+        except UserError:
+            fits = False
+        if not fits:
+            raise UserError(
+                f"the agent of {self.env.name} chooses {self.codec.kind} actions of size {self.codec.size}, "
+                f"this env takes {action_space}: choose another --env, or train on it"
+            )
+
+    # --- acting
 
     def initial(self, batch: int) -> AgentState:
         """The zero state, so the first action sees z_0 alone."""
@@ -90,8 +109,7 @@ class WorldModelsAgent:
             return mu
         return resample(mu, logvar, torch.randn(mu.shape, generator=generator).to(self.device))
 
-    # -- dreaming
-    # ----------------------------------------------------------------------------------------------
+    # --- dreaming
 
     @torch.inference_mode()
     def dream(
@@ -181,8 +199,7 @@ class WorldModelsAgent:
             z[i, :, d] = torch.as_tensor(values, dtype=z.dtype)
         return self.decode(z)
 
-    # -- files
-    # -------------------------------------------------------------------------------------------------
+    # --- files
 
     def save(self, path: str | Path) -> None:
         """Write model.pt: all that eval.py, visualize.py and the controller stage need."""

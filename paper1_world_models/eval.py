@@ -18,10 +18,13 @@ from pathlib import Path
 import numpy as np
 
 from common.cli import EvalArgs, run_main
+from common.errors import UserError
+from common.flags import peek
 from common.logger import read_metrics
 from common.scripts import eval_main
 
 PAPER = "paper1_world_models"
+HELD_OUT = {"episodes": "100", "seed": "0"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,7 +76,12 @@ def gate_table(metrics: Path) -> list[dict]:
                 _, check, world = name.split("/")
                 last.setdefault(check, {})[world] = value
     return [
-        {"check": check, "real": v["real"], "dream": v["dream"], "ratio": v["dream"] / v["real"]}
+        {
+            "check": check,
+            "real": v["real"],
+            "dream": v["dream"],
+            "ratio": v["dream"] / v["real"] if v["real"] else None,
+        }
         for check, v in last.items()
     ]
 
@@ -81,8 +89,11 @@ def gate_table(metrics: Path) -> list[dict]:
 def main(argv: list[str] | None = None) -> None:
     """Parse, play, print, write eval.json."""
     argv = sys.argv[1:] if argv is None else argv
-    if "--held-out" in argv:
-        argv = [*argv, "--episodes", "100", "--seed", "0"]
+    if "--held-out" in argv or "--held_out" in argv:
+        for flag, value in HELD_OUT.items():
+            if (given := peek(argv, flag)) not in (None, value):
+                raise UserError(f"--{flag} {given}: --held-out is --{flag} {value}; leave one out")
+            argv = [*argv, f"--{flag}", value]
     eval_main(argv, PAPER, args=Args, description=__doc__.split("\n")[0], report=report)
 
 

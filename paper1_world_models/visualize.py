@@ -11,6 +11,7 @@ if not __package__:  # run as a script: the repository root, not this folder, go
 
     sys.path[0] = str(pathlib.Path(__file__).resolve().parents[1])
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,9 +19,11 @@ import numpy as np
 
 from common.cli import VisualizeArgs, run_main
 from common.dreams import Window, free_dream, reconstruct
+from common.errors import UserError
 from common.scripts import visualize_main
 
 PAPER = "paper1_world_models"
+GAP = 2  # pixels between the cells of the latent walk
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,6 +34,16 @@ class Args(VisualizeArgs):
     """Temperatures of the free dreams and of the survival plot."""
     latents: int = 8
     """How many latents to walk along, the most informative first."""
+
+    def check(self) -> None:
+        """UserError for values that cannot be drawn."""
+        super().check()
+        if not self.temperatures:
+            raise UserError("--temperatures needs a value, such as 0.5 1.0 1.3")
+        if bad := [tau for tau in self.temperatures if not 0 < tau < float("inf")]:
+            raise UserError(f"--temperatures {bad[0]:g}: must be above 0, such as 0.5 or 1.15")
+        if self.latents < 1:
+            raise UserError(f"--latents {self.latents}: must be at least 1")
 
 
 def extras(agent, window: Window, folder: Path, args: Args) -> list[Path]:
@@ -71,12 +84,14 @@ def traversal(agent, window: Window, folder: Path, count: int) -> Path:
     dims = mu.var(0).argsort(descending=True)[:count].tolist()  # a latent that V does not use has no spread
     values = np.linspace(-3, 3, 9)
     pictures = agent.latent_traversal(window.obs["image"][0, 0], dims, values)  # [dims, 9, H, W, C]
-    image = np.concatenate([np.concatenate(list(row), 1) for row in pictures], 0)
+    # White gaps: without them neighbouring pictures run together.
+    framed = np.pad(pictures, ((0, 0), (0, 0), (0, GAP), (0, GAP), (0, 0)), constant_values=255)
+    image = np.concatenate([np.concatenate(list(row), 1) for row in framed], 0)[:-GAP, :-GAP]
+    centres = np.arange(max(pictures.shape[:2])) * framed.shape[2] + (pictures.shape[2] - 1) / 2
     figure, axis = plt.subplots(figsize=(9, len(dims)))
     axis.imshow(image, interpolation="nearest")
-    size = pictures.shape[2]
-    axis.set_xticks((np.arange(9) + 0.5) * size, [f"{v:+.1f}" for v in values])
-    axis.set_yticks((np.arange(len(dims)) + 0.5) * size, [f"z[{d}]" for d in dims])
+    axis.set_xticks(centres[:9], [f"{v:+.1f}" for v in values])
+    axis.set_yticks(centres[: len(dims)], [f"z[{d}]" for d in dims])
     axis.set_title("one latent moved at a time")
     path = folder / "latent_traversal.png"
     figure.savefig(path, dpi=80, bbox_inches="tight")
@@ -85,7 +100,7 @@ def traversal(agent, window: Window, folder: Path, count: int) -> Path:
 
 
 def temperature_dreams(agent, window: Window, folder: Path, args: Args) -> Path:
-    """The controller dreams on from the same context, one column per temperature."""
+    """The controller dreams on from the same context, one cell per temperature."""
     import torch
 
     from common.frames import annotate, grid, upscale
@@ -96,7 +111,7 @@ def temperature_dreams(agent, window: Window, folder: Path, args: Args) -> Path:
         generator = torch.Generator().manual_seed(args.seed)
         dream = free_dream(agent, window, args.horizon, temperature=tau, generator=generator)
         cells.append(annotate(upscale(dream.obs["image"][0]), f"tau {tau:g}"))
-    clip = grid(cells, columns=len(cells), gap=4)
+    clip = grid(cells, columns=min(len(cells), 6), gap=4)
     return write_video(folder / "temperature_dreams.mp4", clip, fps=10, notify=print)
 
 
@@ -109,13 +124,22 @@ def temperature_plot(agent, folder: Path, args: Args) -> Path:
     scores = {tau: dream_score(agent, tau, 100, args.seed) for tau in args.temperatures}
     mean, sd = (np.array([f(s) for s in scores.values()]) for f in (np.mean, np.std))
     figure, axis = plt.subplots(figsize=(5, 3.5))
-    axis.errorbar(list(scores), mean, sd, marker="o", capsize=3)
+    axis.errorbar(list(scores), mean, sd, marker="o", capsize=3, label="dream")
+    if (real := real_score(args.checkpoint)) is not None:
+        axis.axhline(real, color="black", linestyle="--", label="real environment")
+    axis.legend()
     axis.set_xlabel("temperature of the dream")
-    axis.set_ylabel("score in the dream (mean, sd of 100)")
+    axis.set_ylabel("score (in the dream: mean, sd of 100)")
     path = folder / "temperature_score.png"
     figure.savefig(path, dpi=90, bbox_inches="tight")
     plt.close(figure)
     return path
+
+
+def real_score(checkpoint: Path) -> float | None:
+    """The mean that eval.py wrote beside the checkpoint, if it did."""
+    path = Path(checkpoint).resolve().parent / "eval.json"
+    return json.loads(path.read_text())["score"]["mean"] if path.exists() else None
 
 
 def main(argv: list[str] | None = None) -> None:
