@@ -151,8 +151,10 @@ def make_policy(job: Job, codec: ActionCodec, models, index: int, rng: np.random
 
 
 def random_networks(cfg: Config, codec: ActionCodec, rng: np.random.Generator):
-    """V, M and C with every weight from Cauchy(0, s), s ~ U(0, 0.01) (H: extract.py).  -> player, params
-    [1, n]"""
+    """V, M and C with every weight from Cauchy(0, s), one s ~ U(0, 0.01) per episode (H: extract.py).
+
+    -> player, params [1, n]
+    """
     import torch
 
     from paper1_world_models.controller import Controller
@@ -162,11 +164,11 @@ def random_networks(cfg: Config, codec: ActionCodec, rng: np.random.Generator):
 
     vae, rnn = VAE(cfg.vae), MDNRNN(cfg.rnn, cfg.vae.latents, codec.size)
     controller = Controller(cfg.controller, cfg.vae.latents, cfg.rnn.hidden, codec)
+    scale = rng.uniform(0, 0.01)
     with torch.no_grad():
         for weight in [*vae.parameters(), *rnn.parameters()]:
-            scale = rng.uniform(0, 0.01)
             weight.copy_(torch.from_numpy(np.float32(scale * rng.standard_cauchy(tuple(weight.shape)))))
-    params = rng.uniform(0, 0.01) * rng.standard_cauchy((1, controller.size))
+    params = scale * rng.standard_cauchy((1, controller.size))
     return Player(vae, rnn, controller, 1), np.float32(params)
 
 
