@@ -24,10 +24,12 @@ from paper1_world_models.config import ControllerConfig
 class ActionCodec:
     """How the controller's raw outputs become the action M reads and the action the environment takes.
 
-    car    [N, 3] -> steer = tanh, gas = (tanh + 1) / 2, brake = max(0, tanh): zero weights drive off
-    (appendix A.3) tanh   [N, A] -> tanh, scaled to the environment's own bounds thirds [N, 1] -> t = tanh;
-    t < -1/3 is the first action, t > 1/3 the last, else the middle; M reads -1, 0 or 1 argmax [N, A] -> the
-    largest; M reads it one-hot
+    car     [N, 3] -> steer = tanh, gas = (tanh + 1) / 2, brake = max(0, tanh)  (appendix A.3);
+            zero weights drive off
+    tanh    [N, A] -> tanh, scaled to the environment's own bounds
+    thirds  [N, 1] -> t = tanh; t < -1/3 is the first action, t > 1/3 the last, else the middle;
+            M reads -1, 0 or 1
+    argmax  [N, A] -> the largest; M reads it one-hot
     """
 
     kind: str

@@ -21,6 +21,7 @@ from common.cli import EvalArgs, run_main
 from common.errors import UserError
 from common.flags import peek
 from common.logger import read_metrics
+from common.meters import model_size_mb, parameter_counts
 from common.scripts import eval_main
 
 PAPER = "paper1_world_models"
@@ -40,7 +41,12 @@ def report(agent, result, args) -> dict:
     controller learned in; the gate's table, the sweeps and the eyes-closed test, where there are any."""
     from paper1_world_models.dream import dream_score
 
-    entries: dict = {}
+    parts = {"V": agent.vae, "M": agent.rnn}
+    entries: dict = {
+        "parameters": {name: parameter_counts(part)["total"] for name, part in parts.items()}
+        | {"C": agent.controller.size},
+        "model_size_mb": sum(model_size_mb(part) for part in parts.values()) + agent.params.nbytes / 1e6,
+    }
     laps = result.infos.get("lap_finished")
     if laps is not None:
         entries["lap_finished"] = float(np.nanmean(laps))
