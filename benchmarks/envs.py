@@ -94,6 +94,7 @@ def cases() -> list[tuple[str, Callable[[], Callable[[], int]]]]:
     found.append(("CarRacing-v3, gymnasium 96", original))
     for label, options in (
         ("stock 64 cropped", {"render": "stock", **PAPER}),
+        ("exact 64 cropped", {"render": "exact", **PAPER}),
         ("fast 96", {}),
         ("fast 64", {"size": 64}),
         ("fast 64 cropped", PAPER),

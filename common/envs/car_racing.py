@@ -1,7 +1,8 @@
 """CarRacing-v3 for world models: Dict observations, crop and size of the paper, fast pictures, action repeat.
 
-`make_car_racing` gives one env, drawn by Gymnasium (`render="stock"`) or by our light renderer (`"fast"`:
-the same physics, mean pixel difference under 1/255, ten times faster). `make_car_racing_pool` steps many in
+`make_car_racing` gives one env, drawn by Gymnasium (`render="stock"`), with the same bits in a third of the
+time (`"exact"`), or by our light renderer (`"fast"`: the same physics, mean pixel difference under 1/255, ten
+times faster). `make_car_racing_pool` steps many in
 C++ through EnvPool, where that package is installed: other tracks for the same seed, else alike.
 `crop=True, size=64` is paper 1's picture: the 12-row strip of indicators is cut off, and the remaining 84 x
 96 pixels are resized to 64 x 64. Shapes: H W picture, n envs.
@@ -46,12 +47,13 @@ class CarRacingEnv(gym.Env):
     ):
         """`start="random"`: any tile, for data collection.  `action_repeat` draws the last frame only."""
         check_options(render, size, start, action_repeat)
-        track, renderer = load_box2d()
+        track, fast, exact = load_box2d()
         self.size, self.crop, self.action_repeat, self.max_steps = size, crop, action_repeat, max_steps
         self.render_mode = "rgb_array"
-        self._resize = render == "stock" and (size != STATE or crop)
+        self._resize = render != "fast" and (size != STATE or crop)
+        renderer = fast(size, crop) if render == "fast" else exact() if render == "exact" else None
         self.core = track(
-            renderer(size, crop) if render == "fast" else None,
+            renderer,
             random_start=start == "random",
             continuous=continuous,
         )
@@ -176,7 +178,7 @@ def make_car_racing_pool(num_envs: int, size: int = STATE, crop: bool = False, *
 
 def check_options(render: str, size: int, start: str, action_repeat: int) -> None:
     """Raise a UserError that names the first wrong option."""
-    check_choice("render", render, ("stock", "fast"))
+    check_choice("render", render, ("stock", "exact", "fast"))
     check_choice("start", start, ("line", "random"))
     if not 16 <= size <= STATE:
         raise UserError(f"size={size} is not possible: from 16 to {STATE}, usually 64 or 96")
@@ -184,15 +186,16 @@ def check_options(render: str, size: int, start: str, action_repeat: int) -> Non
         raise UserError(f"action_repeat={action_repeat} is not possible: 1 or more")
 
 
-def load_box2d() -> tuple[type, type]:
-    """The Track and FastRenderer classes; a UserError names the missing package."""
+def load_box2d() -> tuple[type, type, type]:
+    """The Track, FastRenderer and ExactRenderer classes; a UserError names the missing package."""
     try:
+        from common.envs.car_racing_exact import ExactRenderer
         from common.envs.car_racing_fast import FastRenderer, Track
     except (ImportError, gym.error.DependencyNotInstalled) as error:
         raise UserError(
             f'CarRacing needs Box2D and pygame ({error}): pip install "gymnasium[box2d]"'
         ) from error
-    return Track, FastRenderer
+    return Track, FastRenderer, ExactRenderer
 
 
 def load_envpool() -> Any:
