@@ -63,6 +63,16 @@ ALL = ("random", "blind", "optimum", "published")
 PAPER1 = {"paper": "paper1_world_models"}
 
 TABLES: dict[str, Table] = {
+    "paper1-rollouts": Table(
+        where={},
+        file="speed/paper1_rollouts.json",
+        rows="rows",
+        columns=(
+            Column("environment and policy", "name"),
+            Column("steps per CPU-second", "steps_per_cpu_s", "{:,.0f}"),
+            Column("times the first row", "times_cpu", "{:.1f}"),
+        ),
+    ),
     "speed-envs": Table(
         where={},
         file="speed/envs.json",
