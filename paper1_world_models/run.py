@@ -43,6 +43,7 @@ class Run:
     curve: list[dict] = field(default_factory=list)  # the rows of curve.csv
     frames: int = 0  # frames taken from the real environment so far, all uses together
     started: float = field(default_factory=time.time)
+    cpu_before: float = field(default_factory=lambda: cpu_seconds())  # another run in this process, imports
     spent: tuple[float, float] = (0.0, 0.0)  # wall and CPU seconds of earlier processes of this run
 
     def state(self, stage: str, iteration: int) -> Path:
@@ -55,7 +56,7 @@ class Run:
             raise Stopped
 
     def _clock(self) -> tuple[float, float]:
-        return time.time() - self.started, cpu_seconds()
+        return time.time() - self.started, cpu_seconds() - self.cpu_before
 
     def go_on_from(self, parts: dict) -> None:
         """Take frames, curve and clocks over from a saved state of the controller stage."""
