@@ -14,9 +14,9 @@ from common.checkpoint import load_file
 FOLDER = Path(__file__).parents[2] / "paper1_world_models"
 FLAGS = (
     "--preset tiny --env-options size 16 --collect.episodes 12 --vae.size 16 --vae.latents 4 "
-    "--vae.updates 60 --rnn.hidden 8 --rnn.batch 4 --rnn.length 8 --rnn.updates 60 --generations 6 --eval-every 0 "
-    "--evolve.population 4 --evolve.rollouts 2 --evolve.eval-episodes 2 --evolve.max-steps 30 "
-    "--checkpoint-every 2 --gates warn"
+    "--vae.updates 60 --rnn.hidden 8 --rnn.batch 4 --rnn.length 8 --rnn.updates 60 --generations 6 "
+    "--eval-every 0 --evolve.population 4 --evolve.rollouts 2 --evolve.eval-episodes 2 "
+    "--evolve.max-steps 30 --checkpoint-every 2 --gates warn"
 ).split()
 
 
