@@ -4,7 +4,7 @@ Shapes: N games, B dreams, C context rows, H dreamed rows, Z latents, A action n
 parameters.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import gymnasium as gym
@@ -222,7 +222,13 @@ class WorldModelsAgent:
         env = {"name": self.env.name, "options": self.env.options}
         save_file(
             path,
-            {"paper": PAPER, "config": to_json(self.cfg), "env": env, "weights": weights, "extra": extra},
+            {
+                "paper": PAPER,
+                "config": to_json(replace(self.cfg, logdir=None)),
+                "env": env,
+                "weights": weights,
+                "extra": extra,
+            },
         )
 
     @classmethod
