@@ -32,6 +32,12 @@ FRAMES = Column("frames", "frames", "{:,.0f}")
 CPU = Column("CPU minutes", "cpu_s", "{:.1f}", scale=1 / 60)
 HOURS = Column("wall hours", "wall_s", "{:.1f}", scale=1 / 3600)
 COMMAND = Column("command", "train_command")
+GATE = (
+    Column("policy", "check"),
+    Column("real", "real", "{:.0f}", spread=True),
+    Column("in the dream", "dream", "{:.0f}", spread=True),
+    Column("ratio", "ratio", "{:.2f}"),
+)
 
 
 @dataclass(frozen=True)
@@ -128,22 +134,12 @@ TABLES: dict[str, Table] = {
     "paper1-takecover-gate": Table(
         where={**PAPER1, "group": "doom_takecover", "label": "dream only"},
         rows="gate",
-        columns=(
-            Column("policy", "check"),
-            Column("real", "real", "{:.0f}", spread=True),
-            Column("in the dream", "dream", "{:.0f}", spread=True),
-            Column("ratio", "ratio", "{:.2f}"),
-        ),
+        columns=GATE,
     ),
     "paper1-takecover-gate-failed": Table(
         where={**PAPER1, "group": "doom_takecover", "label": "under-trained model"},
         rows="gate",
-        columns=(
-            Column("policy", "check"),
-            Column("real", "real", "{:.0f}"),
-            Column("in the dream", "dream", "{:.0f}"),
-            Column("ratio", "ratio", "{:.2f}"),
-        ),
+        columns=GATE,
     ),
     "paper1-takecover-sweep": Table(
         where={**PAPER1, "group": "doom_takecover", "label": "dream only"},
