@@ -9,6 +9,7 @@ nothing here imports torch, so that `--help` and a wrong flag answer at once.  S
 import dataclasses
 import json
 import os
+import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -79,6 +80,7 @@ def parse_train(
         base, preset, layers, notices = _resumed(argv, Path(resume), config_type, variants)
     else:
         base, preset, layers, notices = _fresh(argv, presets, suites, variants, default_env)
+    base = _with_env_options(base, argv)
     rows = [
         ("preset", str, preset, f"Named set of settings: {', '.join(presets)}."),
         ("resume", Path | None, None, "Run folder to go on with; its settings are kept unless given here."),
@@ -130,6 +132,13 @@ def _fresh(
             base = override(base, choices[name])
             layers.append(Layer(f"{flag} {name}", dict(choices[name])))
     return base, preset, layers, notices
+
+
+def _with_env_options(base: Any, argv: Sequence[str]) -> Any:
+    """Every `--env-options.NAME VALUE` becomes an entry, so that it is a flag; the env says if it takes it."""
+    names = [re.match(r"--env[-_]options\.([\w-]+)", word) for word in argv]
+    new = {name[1].replace("-", "_"): "" for name in names if name} if hasattr(base, "env_options") else {}
+    return override(base, {"env_options": {**new, **base.env_options}}) if new else base
 
 
 def _resumed(

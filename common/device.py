@@ -38,3 +38,11 @@ def pick_device(device: str, threads: int = 0) -> Any:
         there = [name for name, yes in available.items() if yes]
         raise UserError(f"--device {device}: torch {torch.__version__} sees only {', '.join(there)} here")
     return torch.device(device)
+
+
+def autocast(device: Any, precision: str) -> Any:
+    """A context manager to enter again and again: bf16 where `precision` asks for it (auto: on CUDA)."""
+    import torch
+
+    use = precision == "bf16" or (precision == "auto" and device.type == "cuda")
+    return lambda: torch.autocast(device.type, torch.bfloat16, enabled=use)

@@ -27,6 +27,7 @@ from common.errors import UserError
 
 __all__ = [
     "EnvSpec",
+    "can_terminate",
     "check_name",
     "frames_per_step",
     "make_env",
@@ -111,6 +112,13 @@ def frames_per_step(name: str, options: dict[str, Any] | None = None) -> int:
     """Environment frames per action: the option (or default) that repeats actions in this suite."""
     merged = _of_mode(_with_defaults(resolve_name(name)[0], options), "train")
     return int(merged.get("frame_skip", merged.get("action_repeat", 1)))
+
+
+def can_terminate(name: str, options: dict[str, Any] | None = None) -> bool:
+    """Can an episode end for good, not only by its time limit?  Where nobody knows: yes."""
+    name = resolve_name(name)[0]
+    answer = getattr(_adapter(suite_of(name)), "can_terminate", lambda *_, **__: True)
+    return answer(name, **_with_defaults(name, options))
 
 
 def scores(name: str, options: dict[str, Any] | None = None) -> dict[str, Any]:

@@ -5,12 +5,16 @@ torch is imported inside the two functions that meet tensors, so that a script c
 
 from __future__ import annotations
 
+import contextlib
+import multiprocessing
+import os
 import resource
 import sys
 import time
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -60,6 +64,17 @@ class Meter:
             result[f"{name}_share"] = seconds / wall
         self._reset()
         return result
+
+
+def cpu_seconds() -> float:
+    """CPU time of this process, of its ended children and, on Linux, of its living workers."""
+    own, children = resource.getrusage(resource.RUSAGE_SELF), resource.getrusage(resource.RUSAGE_CHILDREN)
+    total = own.ru_utime + own.ru_stime + children.ru_utime + children.ru_stime
+    for worker in multiprocessing.active_children():
+        with contextlib.suppress(OSError):  # it has just ended, or this is no Linux
+            ticks = Path(f"/proc/{worker.pid}/stat").read_text().rpartition(")")[2].split()[11:13]
+            total += sum(map(int, ticks)) / os.sysconf("SC_CLK_TCK")
+    return total
 
 
 def peak_memory_mb() -> dict[str, float]:

@@ -170,11 +170,15 @@ class ReplayBuffer:
 
         previous("act", batch["id"]) is the action that led to each row, the `a_t` of the Dreamer papers.
         """
-        before = ids - self.num_envs
-        has_one = self._is_stored(before) & ~self.storage.arrays["is_first"][self._slots(ids)]
-        values = self.storage.arrays[name][self._slots(np.where(has_one, before, ids))]
+        has_one = self.has_previous(ids)
+        values = self.storage.arrays[name][self._slots(np.where(has_one, ids - self.num_envs, ids))]
         values[~has_one] = 0
         return values
+
+    def has_previous(self, ids: np.ndarray) -> np.ndarray:
+        """Is the row before stored, and of the same episode?  ids [...] -> bool [...]"""
+        is_first = self.storage.arrays["is_first"][self._slots(ids)]
+        return self._is_stored(ids - self.num_envs) & ~is_first
 
     def update(self, ids: np.ndarray, values: Mapping[str, np.ndarray]) -> None:
         """Write fields back into rows, such as fresh latents: ids [...], values [..., *row].

@@ -51,6 +51,11 @@ def canonical(name: str) -> str:
     return "dmc_" + "_".join(_SPLIT[name])
 
 
+def can_terminate(name: str, **options) -> bool:
+    """The time limit is the only end in the tasks of the papers."""
+    return False
+
+
 class Dmc(gym.Env):
     """One task: "image" uint8 [size, size, 3] and/or "vector_<part>" float32 [D]; native action bounds."""
 

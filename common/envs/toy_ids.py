@@ -29,3 +29,9 @@ def make_vector(name: str, num: int, mode: str = "train", obs: str = "auto", **o
 def options(name: str) -> dict[str, Any]:
     """Option -> default."""
     return option_defaults(toy_core(name))
+
+
+def can_terminate(name: str, **options) -> bool:
+    """Of some toys the time limit is the only end."""
+    ends = {"toy_point": False, "toy_catch": options.get("drops") == 1}
+    return ends.get(name, options.get("terminal", True))

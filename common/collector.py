@@ -1,0 +1,86 @@
+"""Playing the training environments: every row goes into the replay, every ended episode into the log.
+
+The stored row is drawn in common/replay_buffer.py.  Vector envs reset in the step after an episode's end
+(Gymnasium's NEXT_STEP), so each step adds exactly one row per env, last rows included.
+Letter: N envs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from common.seeding import derive
+
+if TYPE_CHECKING:
+    from gymnasium.vector import VectorEnv
+
+    from common.replay_buffer import ReplayBuffer
+
+Policy = Callable[[dict[str, np.ndarray]], np.ndarray]  # obs [N, ...] with is_first [N] -> act [N, ...]
+
+
+class Collector:
+    """Steps N envs with a policy.  `begin` first, `end_episodes` before a checkpoint, then `begin` again."""
+
+    def __init__(
+        self,
+        envs: VectorEnv,
+        replay: ReplayBuffer,
+        frames_per_step: int,
+        seed: int,
+        on_episode: Callable[[float, int], None] = lambda ret, length: None,
+    ):
+        """on_episode(return, length in policy steps) is called for every episode that ended by itself."""
+        self.envs, self.replay, self.frames_per_step, self.seed = envs, replay, frames_per_step, seed
+        self.on_episode = on_episode
+        self.policy_steps = 0
+        self.num = envs.num_envs
+
+    @property
+    def frames(self) -> int:
+        """Environment frames so far, action repeats included."""
+        return self.policy_steps * self.frames_per_step
+
+    def begin(self, number: int) -> None:
+        """Reset every env, with seeds that follow from (seed, env, number): a resumed run does the same."""
+        seeds = [derive(self.seed, "episode", number, i) for i in range(self.num)]
+        self.obs, _ = self.envs.reset(seed=seeds)
+        self.rew = np.zeros(self.num, np.float32)
+        self.is_first, (self.is_last, self.is_terminal) = (
+            np.ones(self.num, bool),
+            np.zeros((2, self.num), bool),
+        )
+        self.returns, self.lengths = np.zeros(self.num), np.zeros(self.num, np.int64)
+
+    def step(self, policy: Policy) -> None:
+        """One action in every env; those whose episode has ended are reset instead."""
+        act = np.asarray(policy({**self.obs, "is_first": self.is_first.copy()}))
+        self._store(act, np.arange(self.num))
+        over = self.is_last
+        obs, rew, terminated, truncated, _ = self.envs.step(act)
+        self.obs = obs
+        self.rew = np.where(over, 0, rew).astype(np.float32)
+        self.is_first = over
+        self.is_terminal = terminated & ~over
+        self.is_last = (terminated | truncated) & ~over
+        self.policy_steps += int((~over).sum())
+        self.returns, self.lengths = self.returns + rew * ~over, self.lengths + ~over
+        for i in np.flatnonzero(self.is_last):
+            self.on_episode(float(self.returns[i]), int(self.lengths[i]))
+            self.returns[i], self.lengths[i] = 0.0, 0
+
+    def end_episodes(self) -> None:
+        """Store the rows that are waiting as last ones: an open episode ends here, but not terminally."""
+        waiting = np.flatnonzero(~self.is_first)  # an episode of one row teaches nothing
+        if len(waiting):
+            self.is_last = np.ones(self.num, bool)
+            act = np.zeros((self.num, *self.replay.storage.fields["act"][0]))
+            self._store(act.astype(self.replay.storage.fields["act"][1]), waiting)
+
+    def _store(self, act: np.ndarray, envs: np.ndarray) -> None:
+        rows = {"act": act, "rew": self.rew, "is_first": self.is_first}
+        rows |= {"is_last": self.is_last, "is_terminal": self.is_terminal, **self.obs}
+        self.replay.add({name: value[envs] for name, value in rows.items()}, envs)

@@ -1,0 +1,317 @@
+"""What surrounds the training loop of the papers that play while they learn (2 to 5): everything but the learning.
+
+`online_main` is their train.py's command line: parse, start block, run folder, resume.  `OnlineRun` owns envs,
+replay, log, curve and checkpoints.  The loop and the update are the paper's: a function `train(run)` that plays by
+`run.collect()`, updates `run.updates_due()` times, and lets `run.keep_up()` evaluate and save (DESIGN section 6).
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from common.cli import link_latest, new_run_dir, parse_train, run_main, save_config, start_block
+from common.config import changes, fields_of, from_json
+from common.errors import UserError
+from common.flags import flag_of
+
+__all__ = ["OnlineRun", "Paper", "online_main", "run_main"]
+EVAL_SEED = 10_000  # evaluations while training; eval.py reports seeds from 0, training derives its own
+RESUMABLE = {
+    *("steps", "eval_every", "eval_episodes", "checkpoint_every", "log_every"),
+    *("threads", "device", "logdir"),
+}
+
+
+@dataclass(frozen=True)
+class Paper:
+    """What online_main has to know of a paper."""
+
+    name: str  # its folder
+    presets: Mapping[str, Any]
+    suites: Mapping[str, Any]
+    default_env: str
+    make_agent: Callable[..., Any]  # (cfg, spec, spaces, device) -> an Agent with parts() and updates
+    train: Callable[[OnlineRun], bool]  # the loop; False: it was stopped
+    published: Callable[[Any, Any], Mapping[str, int] | None] = lambda cfg, spaces: None  # parameter counts
+    variants: Mapping[str, Mapping[str, Any]] | None = None
+
+
+def online_main(paper: Paper, argv: list[str] | None, description: str) -> None:
+    """The whole of a paper's train.py."""
+    command = parse_train(
+        argv,
+        paper.presets,
+        paper.suites,
+        default_env=paper.default_env,
+        description=description,
+        variants=paper.variants,
+    )
+    from common.device import pick_device  # torch from here on
+
+    cfg, home = command.config, Path(sys.modules[paper.train.__module__].__file__).resolve().parent
+    device = pick_device(cfg.device, cfg.threads)
+    if command.resume:
+        check_resume(command)
+    run = OnlineRun(paper, cfg, device, command.resume)
+    try:
+        if command.dry_run:
+            print(run.describe(command), flush=True)
+            return
+        run.folder = folder = command.resume or new_run_dir(cfg.logdir, cfg.env, cfg.seed, home)
+        print(run.describe(command), flush=True)
+        kept = {}
+        if command.resume:  # the command that began the run is what repeats it
+            first = json.loads((folder / "config.json").read_text())["command"]
+            kept = {"command": first, "resumed_with": sys.argv}
+        save_config(folder, cfg, paper=paper.name, preset=command.preset, **kept)
+        finished = run.train()
+    finally:
+        run.close()
+    notice = link_latest(home, folder / "model.pt")
+    if not finished:
+        print(f"stopped; the state is saved: python train.py --resume {folder}", flush=True)
+        raise SystemExit(130)
+    print(notice or f"done: python eval.py --checkpoint {folder} --episodes 100 --render", flush=True)
+
+
+def check_resume(command: Any) -> None:
+    """Refuse flags that would make another run of it."""
+    data = json.loads((command.resume / "config.json").read_text())["config"]
+    stored = from_json(type(command.config), data)
+    for name, value in changes(stored, command.config).items():
+        if name not in RESUMABLE:
+            kept = dict(fields_of(stored))[name]
+            line = f"--{flag_of(name)} {value}: the run in {command.resume} has {kept} and keeps it"
+            raise UserError(f"{line}; start a new run without --resume")
+
+
+class OnlineRun:
+    """Environments, replay, log, curve and checkpoints of one run.
+
+    The config has, besides RunConfig: obs, env_options, prefill, train_every, train_updates, pretrain (all in
+    environment frames or updates), eval_episodes, checkpoint_every, log_every, replay.capacity.
+    """
+
+    def __init__(self, paper: Paper, cfg: Any, device: Any, folder: Path | None):
+        from common.env_wrapper import EnvSpec
+        from common.replay_storage import storage_bytes
+        from common.resources import forecast_ram
+        from common.seeding import derive, seed_everything
+        from common.spaces import Spaces
+
+        self.paper, self.cfg, self.device, self.folder = paper, cfg, device, folder
+        options = dict(cfg.env_options) | ({} if cfg.obs == "auto" else {"obs": cfg.obs})
+        self.spec = EnvSpec(cfg.env, options)
+        self.repeat = self.spec.frames_per_step
+        self.total = cfg.steps or paper.presets["paper"].steps
+        self.envs, self.eval_envs = self.spec.make_vector(cfg.num_envs, "train"), None
+        self.spaces = Spaces.of(self.envs, cfg.env)
+        seed_everything(derive(cfg.seed, "weights"))
+        self.agent = paper.make_agent(cfg, self.spec, self.spaces, device)
+        rows = self.total // self.repeat  # and one more row per episode
+        self.capacity = min(cfg.replay.capacity, rows + rows // 8 + 1_000 * cfg.num_envs)
+        size = storage_bytes(self.capacity, self.spaces.fields())
+        self.forecast = forecast_ram(size, f"replay of {self.capacity:,} rows", "--replay.capacity")
+
+    def describe(self, command: Any) -> str:
+        """The start block."""
+        from common.meters import parameter_counts
+
+        counts = {name: parameter_counts(part)["total"] for name, part in self.agent.parts().items()}
+        return start_block(
+            command,
+            run_dir=self.folder,
+            parameters=counts,
+            published=self.paper.published(self.cfg, self.spaces) if command.preset == "paper" else None,
+            frames=self.total,
+            policy_steps=self.total // self.repeat,
+            updates=self.updates_until(self.total),
+            forecasts=[self.forecast],
+            device=str(self.device),
+        )
+
+    # --- the run
+
+    def train(self) -> bool:
+        """Set all up, or take it from the saved state, and run the paper's loop."""
+        from common.checkpoint import RunState
+        from common.collector import Collector
+        from common.faults import NonFiniteGuard, SignalGuard
+        from common.logger import Logger
+        from common.loop import Curve
+        from common.meters import Meter
+        from common.replay_buffer import ReplayBuffer
+        from common.seeding import derive
+
+        cfg = self.cfg
+        mapped = self.folder / "state" / "live" if cfg.replay.mapped else None
+        seed = derive(cfg.seed, "replay")
+        self.replay = ReplayBuffer(self.capacity, self.spaces.fields(), cfg.num_envs, mapped, seed)
+        self.state = RunState(self.folder / "state")
+        self.rng = np.random.default_rng(derive(cfg.seed, "prefill"))
+        self.curve, self.meter = Curve(self.folder), Meter()
+        self.bad = NonFiniteGuard(checkpoint=self.folder / "state")
+        found = self.state.load()
+        with (
+            SignalGuard() as self.guard,
+            Logger(self.folder, total=self.total, resume_step=found[0] if found else None) as self.log,
+        ):
+            self.collector = Collector(self.envs, self.replay, self.repeat, cfg.seed, self._on_episode)
+            self._found = found
+            return self.paper.train(self)
+
+    def start(self, **learners: Any) -> None:
+        """First call of the loop.  learners: what must be saved besides networks: optimisers, targets ...
+
+        Each has state_dict() and load_state_dict().  A resumed run is put back to where it was.
+        """
+        from common.loop import Every
+
+        self.parts = learners
+        if self._found is not None:
+            self._restore(*self._found)
+        frames = self.collector.frames
+        self.eval_due, self.save_due = (
+            Every(period, frames) for period in (self.cfg.eval_every, self.cfg.checkpoint_every)
+        )
+        self._begin()
+
+    @property
+    def frames(self) -> int:
+        """Environment frames so far."""
+        return self.collector.frames
+
+    @property
+    def running(self) -> bool:
+        """Are there frames left to play?"""
+        return self.frames < self.total
+
+    def collect(self) -> None:
+        """One step in every env: uniform actions while the replay fills, then the agent's."""
+        before = self.frames
+        with self.meter.timed("env_step"):
+            self.collector.step(self._random if before < self.cfg.prefill else self._policy)
+        self.meter.add(frames=self.frames - before)
+        self.log.progress(self.frames, updates=self.agent.updates)
+
+    def updates_until(self, frames: int) -> int:
+        """Gradient steps that the schedule wants done by then."""
+        cfg = self.cfg
+        if frames < cfg.prefill:
+            return 0
+        return cfg.pretrain + (frames - cfg.prefill) // cfg.train_every * cfg.train_updates
+
+    def updates_due(self) -> range:
+        """Gradient steps to do now."""
+        return range(self.updates_until(self.frames) - self.agent.updates)
+
+    def updated(self, metrics: Mapping[str, Any]) -> None:
+        """After an update: its metrics (0-dim tensors stay on their device) are averaged over log_every."""
+        from common.meters import peak_memory_mb
+
+        self.agent.updates += 1
+        self.meter.add(updates=1)
+        self.log.accumulate(metrics)
+        if self.agent.updates % self.cfg.log_every == 0:
+            self.bad.flush()
+            more = {"updates": self.agent.updates, "skipped_updates": self.bad.skipped}
+            ratio = self.agent.updates / max(self.collector.policy_steps, 1)
+            more |= {"updates_per_policy_step": ratio, **self.meter.rates(), **peak_memory_mb()}
+            self.log.scalars(self.frames, more)
+
+    def keep_up(self) -> bool:
+        """Evaluate and save where it is time to, or at the end.  False: a signal asked to stop."""
+        stop, end = self.guard.stop_requested, not self.running
+        save = bool(self.save_due(self.frames)) or stop or end
+        if self.eval_due(self.frames) or (end and not stop):
+            self.evaluate(clip=save)
+        if save:
+            self.save()
+            if not end and not stop:
+                self._begin()
+        return not stop
+
+    def evaluate(self, clip: bool) -> None:
+        """Play eval_episodes, add to curve.csv and the log; clip: also an open-loop dream for TensorBoard."""
+        from common.dreams import make_window, open_loop, open_loop_clip
+        from common.evaluate import play
+
+        cfg = self.cfg
+        if self.eval_envs is None:
+            backend = "auto" if self.spec.name.startswith("toy_") else "sync"  # toys are batched inside
+            self.eval_envs = self.spec.make_vector(cfg.eval_episodes, "eval", backend=backend)
+        result = play(self.agent, self.eval_envs, cfg.eval_episodes, EVAL_SEED, record=int(clip))
+        row = self.curve.add(self.frames, self.collector.policy_steps, self.agent.updates, result.returns)
+        self.log.scalars(self.frames, {"eval/return": row["ret_mean"], "eval/length": result.lengths.mean()})
+        self.log.note(
+            f"frames {self.frames:,}, updates {self.agent.updates:,}: return {row['ret_mean']:.1f}"
+            f" of {cfg.eval_episodes} episodes, {row['cpu_s']:.0f} CPU-seconds"
+        )
+        if clip and len(result.episodes[0]) > 2:
+            loop = open_loop(self.agent, make_window(result.episodes, 1, 5, 45))
+            error = loop.errors["model"]
+            known = {f"open_loop/mse_{h}": error[h - 1] for h in (1, 5, 15, 45) if h <= len(error)}
+            self.log.scalars(self.frames, known)
+            self.log.video(self.frames, "open_loop", open_loop_clip(loop), fps=10)
+
+    def save(self) -> None:
+        """End the open episodes, write the state and model.pt."""
+        from common.seeding import generator_state, rng_state
+
+        self.collector.end_episodes()
+        self.bad.flush()
+        tree, files = self.replay.save(self.state.folder / "replay", self.state.next_version)
+        counters = {"policy_steps": self.collector.policy_steps, "updates": self.agent.updates}
+        parts = {
+            "networks": {name: part.state_dict() for name, part in self.agent.parts().items()},
+            "learners": {name: part.state_dict() for name, part in self.parts.items()},
+            "random": {"all": rng_state(), "prefill": generator_state(self.rng)},
+            "counters": counters | {"curve": self.curve.state(), "skipped": self.bad.skipped},
+            "replay": tree,
+        }
+        self.state.save(self.frames, parts, files=files)
+        self.agent.save(self.folder / "model.pt")
+        self.log.flush()
+
+    def close(self) -> None:
+        """Close the environments."""
+        for envs in (self.envs, self.eval_envs):
+            if envs is not None:
+                envs.close()
+
+    def _restore(self, step: int, parts: Mapping[str, Any]) -> None:
+        from common.seeding import set_generator_state, set_rng_state
+
+        for name, part in self.agent.parts().items():
+            part.load_state_dict(parts["networks"][name])
+        for name, part in self.parts.items():
+            part.load_state_dict(parts["learners"][name])
+        self.replay.restore(self.state.folder / "replay", parts["replay"])
+        counters = parts["counters"]
+        self.collector.policy_steps, self.agent.updates = counters["policy_steps"], counters["updates"]
+        self.curve.restore(counters["curve"])
+        self.bad.skipped = counters["skipped"]
+        set_generator_state(self.rng, parts["random"]["prefill"])
+        set_rng_state(parts["random"]["all"])
+
+    def _begin(self) -> None:
+        """Fresh episodes, the same in a run that was interrupted here and in one that was not."""
+        self.collector.begin(self.frames)
+        self.memory = self.agent.initial(self.cfg.num_envs)
+
+    def _random(self, obs: dict[str, np.ndarray]) -> np.ndarray:
+        return self.spaces.random(self.rng, self.cfg.num_envs)
+
+    def _policy(self, obs: dict[str, np.ndarray]) -> np.ndarray:
+        act, self.memory = self.agent.act(obs, self.memory, explore=True)
+        return act
+
+    def _on_episode(self, ret: float, length: int) -> None:
+        self.log.episode(self.frames, ret, length)

@@ -1,0 +1,53 @@
+"""One optimiser step with its clipping and its guard, the same in every paper that has more than one loss.
+
+The three Dreamers clip the global norm and step Adam, for each network its own.  A step whose loss or gradient
+is not finite is left out on the device (torch's fused Adam takes `found_inf`), without waiting for it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+import torch
+from torch import Tensor, nn
+
+from common.faults import NonFiniteGuard, finite_flags
+
+
+class ClippedAdam:
+    """Adam (AdamW with `decay`) over some parameters, gradients clipped to a global norm."""
+
+    def __init__(
+        self,
+        name: str,
+        parameters: Iterable[nn.Parameter],
+        guard: NonFiniteGuard,
+        *,
+        lr: float,
+        eps: float,
+        clip: float,
+        decay: float = 0.0,
+    ):
+        """name: in the metrics.  decay: AdamW's weight_decay; each step multiplies weights by 1 - lr * decay."""
+        self.name, self.parameters, self.guard, self.clip = name, list(parameters), guard, clip
+        kind = torch.optim.AdamW if decay else torch.optim.Adam
+        self.adam = kind(self.parameters, lr=lr, eps=eps, weight_decay=decay, fused=True)
+
+    def step(self, loss: Tensor, losses: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Backward into these parameters only, clip, step.  losses: what to name where one is not finite."""
+        self.adam.zero_grad(set_to_none=True)
+        loss.backward(inputs=self.parameters)
+        norm = nn.utils.clip_grad_norm_(self.parameters, self.clip, foreach=True)
+        flags = finite_flags({**losses, f"{self.name} loss": loss}, norm)
+        self.adam.found_inf = (~flags.all()).float()
+        self.adam.step()
+        self.guard.record({**losses, f"{self.name} loss": loss}, flags)
+        return {f"grad_norm/{self.name}": norm.detach(), f"loss/{self.name}": loss.detach()}
+
+    def state_dict(self) -> dict:
+        """For a checkpoint."""
+        return self.adam.state_dict()
+
+    def load_state_dict(self, state: dict) -> None:
+        """From a checkpoint."""
+        self.adam.load_state_dict(state)

@@ -1,0 +1,103 @@
+"""Observation and action spaces as data: what networks are built from and what a checkpoint stores.
+
+`Spaces.of(env)` reads a (vector) env of common/env_wrapper.py; `to_tree` and `from_tree` carry it through
+model.pt, so that an agent is rebuilt without its environment.  Nothing here imports torch before it is used.
+Letters: N envs or rows, A numbers that describe an action, H W C picture, D vector size.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import gymnasium as gym
+import numpy as np
+
+from common.errors import UserError
+
+if TYPE_CHECKING:
+    import torch
+
+FLAGS = {"is_first": bool, "is_last": bool, "is_terminal": bool}
+
+
+@dataclass(frozen=True)
+class Spaces:
+    """The observations by key, and the action: a flat Box in [-1, 1], or Discrete."""
+
+    obs: dict[str, tuple[int, ...]]  # image*: (H, W, C), vector*: (D,)
+    act: int  # A: numbers of a Box, choices of a Discrete
+    discrete: bool
+
+    @classmethod
+    def of(cls, env: Any, name: str = "this env") -> Spaces:
+        """Of an env or vector env; UserError for an action space that is neither Box nor Discrete."""
+        obs = getattr(env, "single_observation_space", env.observation_space)
+        act = getattr(env, "single_action_space", env.action_space)
+        shapes = {key: tuple(space.shape) for key, space in obs.spaces.items()}
+        if isinstance(act, gym.spaces.Discrete):
+            return cls(shapes, int(act.n), True)
+        if isinstance(act, gym.spaces.Box):
+            return cls(shapes, int(np.prod(act.shape)), False)
+        raise UserError(
+            f"{name} has actions {act}: this paper takes Box or Discrete ones (paper 4 takes more)"
+        )
+
+    @property
+    def images(self) -> list[str]:
+        """Keys of the pictures."""
+        return [key for key in self.obs if key.startswith("image")]
+
+    @property
+    def vectors(self) -> list[str]:
+        """Keys of the vectors."""
+        return [key for key in self.obs if not key.startswith("image")]
+
+    def fields(self) -> dict[str, tuple[tuple[int, ...], Any]]:
+        """Replay fields of a stored row (common/replay_buffer.py)."""
+        obs = {
+            key: (shape, np.uint8 if key in self.images else np.float32) for key, shape in self.obs.items()
+        }
+        act = {"act": ((), np.int64) if self.discrete else ((self.act,), np.float32)}
+        return obs | act | {"rew": ((), np.float32)} | {name: ((), kind) for name, kind in FLAGS.items()}
+
+    def encode(self, act: torch.Tensor) -> torch.Tensor:
+        """Stored actions -> what networks take.  int [...] -> one-hot [..., A], or float [..., A] as it is."""
+        import torch
+
+        if not self.discrete:
+            return act.float()
+        return torch.nn.functional.one_hot(act.long(), self.act).float()
+
+    def decode(self, act: torch.Tensor) -> np.ndarray:
+        """The inverse: [..., A] -> int64 [...], or float32 [..., A] clipped to [-1, 1]."""
+        if self.discrete:
+            return act.argmax(-1).cpu().numpy()
+        return act.clamp(-1, 1).float().cpu().numpy()
+
+    def random(self, rng: np.random.Generator, num: int) -> np.ndarray:
+        """Uniform actions for N envs."""
+        if self.discrete:
+            return rng.integers(self.act, size=num)
+        return rng.uniform(-1, 1, (num, self.act)).astype(np.float32)
+
+    def check_same(self, other: Spaces, mine: str, theirs: str) -> None:
+        """UserError where an agent of env `mine` cannot play env `theirs`."""
+        if (self.obs, self.act, self.discrete) != (other.obs, other.act, other.discrete):
+            raise UserError(
+                f"the agent of {mine} sees {self} and {theirs} gives {other}: choose another --env, or train on it"
+            )
+
+    def __str__(self) -> str:
+        obs = ", ".join(f"{key} {'x'.join(map(str, shape))}" for key, shape in self.obs.items())
+        return f"{obs} with {self.act} {'choices' if self.discrete else 'action numbers'}"
+
+    def to_tree(self) -> dict[str, Any]:
+        """Plain values for a checkpoint."""
+        return {"obs": {k: list(v) for k, v in self.obs.items()}, "act": self.act, "discrete": self.discrete}
+
+    @classmethod
+    def from_tree(cls, tree: Mapping[str, Any]) -> Spaces:
+        """The inverse."""
+        return cls({key: tuple(shape) for key, shape in tree["obs"].items()}, tree["act"], tree["discrete"])

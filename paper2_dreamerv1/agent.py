@@ -1,0 +1,192 @@
+"""The trained agent of paper 2 behind the common Agent protocol: it filters what it sees, acts, and dreams.
+
+Letters: N games, B dreams, C context rows, H dreamed rows, A action.
+"""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import NamedTuple
+
+import gymnasium as gym
+import numpy as np
+import torch
+from torch import Tensor
+
+from common.agent import Dream
+from common.checkpoint import find_checkpoint, load_file, save_file
+from common.config import from_json, to_json
+from common.env_wrapper import EnvSpec
+from common.errors import UserError
+from common.spaces import Spaces
+from paper2_dreamerv1.actor_critic import Actor, OneHot, TanhNormal, Value
+from paper2_dreamerv1.config import Config
+from paper2_dreamerv1.networks import to_pixels
+from paper2_dreamerv1.rssm import State
+from paper2_dreamerv1.world_model import WorldModel
+
+PAPER = "paper2_dreamerv1"
+
+
+class Memory(NamedTuple):
+    """What the agent remembers of N games."""
+
+    state: State  # [N, ...]
+    act: Tensor  # [N, A] the action before, as networks take it
+
+
+class DreamerV1Agent:
+    """World model, actor and value."""
+
+    paper = PAPER
+
+    def __init__(
+        self,
+        cfg: Config,
+        env: EnvSpec,
+        spaces: Spaces,
+        predict_cont: bool,
+        device: torch.device | str = "cpu",
+    ):
+        self.cfg, self.env, self.spaces, self.device = cfg, env, spaces, torch.device(device)
+        self.model = WorldModel(cfg, spaces, predict_cont).to(self.device)
+        feature = self.model.rssm.feature
+        self.actor = Actor(cfg.actor, feature, spaces.act, spaces.discrete).to(self.device)
+        self.value = Value(cfg, feature).to(self.device)
+        self.updates = 0  # gradient steps so far; epsilon falls with them
+
+    def parts(self) -> dict[str, torch.nn.Module]:
+        """The three networks that have an optimiser each."""
+        return {"model": self.model, "actor": self.actor, "value": self.value}
+
+    def check_env(self, observation_space: gym.Space, action_space: gym.Space) -> None:
+        """UserError unless the agent can play an env with these spaces."""
+        like = type("Like", (), {"observation_space": observation_space, "action_space": action_space})
+        self.spaces.check_same(Spaces.of(like), self.env.name, "this env")
+
+    # --- acting
+
+    def initial(self, batch: int) -> Memory:
+        """Zeros, before the first observation."""
+        state = self.model.rssm.initial(batch)
+        return Memory(state, state.deter.new_zeros(batch, self.spaces.act))
+
+    @torch.no_grad()
+    def act(self, obs: dict, state: Memory, *, explore: bool = False) -> tuple[np.ndarray, Memory]:
+        """obs [N, ...] with is_first [N] -> environment actions [N, ...], memory.
+
+        explore: what training collects with (config: actor.explore_from, noise, epsilon); else the paper's
+        evaluation action, without noise.
+        """
+        rows = self.tensors({key: np.asarray(value)[:, None] for key, value in obs.items()})  # [N, 1, ...]
+        is_first = rows["is_first"]
+        prev_act = state.act[:, None] * (~is_first)[..., None]  # [N, 1, A]
+        post, _ = self.model.rssm.observe(self.model.encoder(rows), prev_act, is_first, state.state)
+        post = State(*(part[:, 0] for part in post))
+        dist = self.actor(post.feat)
+        act = self.explore(dist) if explore else self.likeliest(dist)  # [N, A]
+        env_act = self.spaces.decode(act)
+        return env_act, Memory(post, act)
+
+    def likeliest(self, dist: TanhNormal | OneHot) -> Tensor:
+        """The evaluation action.  [N, A]"""
+        return dist.mode(100 if self.cfg.actor.eval_action == "best_of_100" else 0)
+
+    def explore(self, dist: TanhNormal | OneHot) -> Tensor:
+        """Gaussian noise on a draw (or on the mode), clipped; discrete: a random action with chance epsilon."""
+        cfg = self.cfg.actor
+        act = dist.rsample() if cfg.explore_from == "sample" else self.likeliest(dist)
+        if not self.spaces.discrete:
+            return (act + cfg.noise * torch.randn_like(act)).clamp(-1, 1)
+        share = min(1.0, self.updates / max(cfg.epsilon_updates, 1))
+        epsilon = cfg.epsilon[0] + share * (cfg.epsilon[1] - cfg.epsilon[0])
+        uniform = torch.eye(self.spaces.act, device=act.device)[
+            torch.randint(self.spaces.act, (len(act),), device=act.device)
+        ]
+        is_random = torch.rand(len(act), 1, device=act.device) < epsilon
+        return torch.where(is_random, uniform, act)
+
+    def tensors(self, rows: dict[str, np.ndarray]) -> dict[str, Tensor]:
+        """The observations and is_first on the device."""
+        names = [*self.spaces.obs, "is_first"]
+        return {name: torch.from_numpy(np.ascontiguousarray(rows[name])).to(self.device) for name in names}
+
+    # --- dreaming
+
+    @torch.no_grad()
+    def dream(
+        self,
+        context: dict[str, np.ndarray],
+        horizon: int,
+        *,
+        actions: np.ndarray | None = None,
+        temperature: float = 1.0,
+        generator: torch.Generator | None = None,
+    ) -> Dream:
+        """Watch C rows, then imagine H rows, with given actions or the actor's own (common/agent.py)."""
+        rows = self.tensors(context)
+        C = rows["is_first"].shape[1]
+        given = self.spaces.encode(torch.from_numpy(np.asarray(context["act"])).to(self.device))  # [B, C, A]
+        before = torch.cat([torch.zeros_like(given[:, :1]), given[:, :-1]], 1)
+        before = before * (~rows["is_first"])[..., None]
+        embed = self.model.encoder(rows)
+        post, _ = self.model.rssm.observe(embed, before, rows["is_first"], generator=generator)
+        states, acts = [post], list(given.unbind(1))
+        if horizon and actions is not None:
+            planned = self.spaces.encode(torch.from_numpy(np.asarray(actions)).to(self.device))  # [B, H, A]
+        state = State(*(part[:, -1] for part in post))
+        for i in range(horizon):
+            state = self.model.rssm.imagine(state, acts[-1], generator, temperature)
+            act = self.actor(state.feat).rsample(generator) if actions is None else planned[:, i]
+            states.append(State(*(part[:, None] for part in state)))
+            acts.append(act)
+        feat = State(*(torch.cat(parts, 1) for parts in zip(*states, strict=True))).feat  # [B, C + H, F]
+        act = self.spaces.decode(torch.stack(acts, 1))
+        return Dream(self.decode(feat), act, C, *self.heads(feat)).check()
+
+    def decode(self, feat: Tensor) -> dict[str, np.ndarray]:
+        """Features as observations.  [B, T, F] -> {key: [B, T, ...]}"""
+        means = self.model.decoder(feat)
+        return {
+            key: (to_pixels(mean) if key.startswith("image") else mean.float()).cpu().numpy()
+            for key, mean in means.items()
+        }
+
+    def heads(self, feat: Tensor) -> tuple[np.ndarray, np.ndarray | None, np.ndarray]:
+        """Reward, probability of going on (the discount divided out) and value.  [B, T, F] -> [B, T] each"""
+        cont = None
+        if self.model.cont is not None:
+            cont = (self.model.discount(feat) / self.cfg.behaviour.discount).clamp(max=1).cpu().numpy()
+        return self.model.reward(feat).cpu().numpy(), cont, self.value(feat).cpu().numpy()
+
+    # --- files
+
+    def save(self, path: str | Path) -> None:
+        """Write model.pt: all that eval.py and visualize.py need."""
+        tree = {
+            "paper": PAPER,
+            "config": to_json(replace(self.cfg, logdir=None)),
+            "env": {"name": self.env.name, "options": self.env.options},
+            "weights": {name: part.state_dict() for name, part in self.parts().items()},
+            "extra": {
+                "spaces": self.spaces.to_tree(),
+                "predict_cont": self.model.cont is not None,
+                "updates": self.updates,
+            },
+        }
+        save_file(path, tree)
+
+    @classmethod
+    def load(cls, path: str | Path, device: str = "cpu") -> "DreamerV1Agent":
+        """A checkpoint file or run folder -> the agent.  UserError for a torn, foreign or mismatched file."""
+        path = find_checkpoint(path)
+        data = load_file(path, paper=PAPER)
+        try:
+            cfg, extra = from_json(Config, data["config"], str(path)), data["extra"]
+            spaces = Spaces.from_tree(extra["spaces"])
+            agent = cls(cfg, EnvSpec(**data["env"]), spaces, extra["predict_cont"], device)
+            for name, part in agent.parts().items():
+                part.load_state_dict(data["weights"][name])
+            agent.updates = extra["updates"]
+        except (KeyError, TypeError, AttributeError, RuntimeError) as error:
+            raise UserError(f"{path} does not fit this version of {PAPER} ({error}): train again") from error
+        return agent

@@ -1,0 +1,291 @@
+"""Every number of paper 3 and the presets: `paper` is the authors', `tiny` learns in minutes on one CPU core.
+
+`resolve(preset, env)` = PRESETS[preset] + SUITES[suite of env][preset]; flags on the command line win over both.
+Sources: P = the paper (arXiv 2010.02193 v3, table D.1), HEAD = the last commit of the authors' code, INIT and MAY
+its earlier states, M = measured here.  Paper and code are not the same configuration: presets `paper` (on Atari the
+paper's text), `atari_head` and `dmc_vision` (the code's) are compared in this folder's README.
+"""
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from common.config import RunConfig, override
+from common.errors import UserError
+
+
+@dataclass(frozen=True, kw_only=True)
+class ConvConfig:
+    """Encoder and decoder (P: appendix D)."""
+
+    depth: int = 48
+    """Channels of the first convolution; they double from layer to layer."""
+    layers: int = 4
+    """Hidden layers of the MLPs for vector observations (HEAD)."""
+    units: int = 400
+    """Their width (HEAD)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RSSMConfig:
+    """The latent dynamics (P: section 2.1, appendix D)."""
+
+    deter: int = 600
+    """Size of h, the GRU's state."""
+    hidden: int = 600
+    """Width of the layers around the GRU."""
+    latent: Literal["categorical", "gaussian"] = "categorical"
+    """gaussian: the ablation of table 2; then z has `stoch` dimensions."""
+    stoch: int = 32
+    """Categorical variables of z."""
+    classes: int = 32
+    """Classes of each."""
+    min_std: float = 0.1
+    """Added to every standard deviation (gaussian only)."""
+    layer_norm: bool = True
+    """Layer norm inside the GRU (HEAD; P's appendix C found no benefit)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelConfig:
+    """World-model heads and loss (P: equation 2, algorithm 2)."""
+
+    layers: int = 4
+    """Hidden layers of the reward and discount heads."""
+    units: int = 400
+    """Their width."""
+    cont: Literal["auto", "on", "off"] = "auto"
+    """Predict the discount: auto where the environment can terminate, which DeepMind Control cannot."""
+    cont_scale: float = 5.0
+    """Weight of its loss (HEAD, INIT; equation 2 has none)."""
+    grad_rew: bool = True
+    """Let the reward loss shape the features (P: table 2 finds that it does not matter)."""
+    grad_image: bool = True
+    """Let the picture loss shape them (P: without it nothing works)."""
+    lr: float = 2e-4
+    """Adam's learning rate (P)."""
+    kl_scale: float = 0.1
+    """beta (P: 0.1 on Atari, 1.0 in continuous control)."""
+    kl_balance: float = 0.8
+    """alpha: share of the KL gradient that trains the prior (P: algorithm 2)."""
+    free_nats: float = 0.0
+    """KL that costs nothing (P: none on Atari; HEAD: 1.0 in control)."""
+    reward_transform: Literal["none", "tanh"] = "none"
+    """What the learner makes of rewards (P: tanh on Atari); scores are always raw."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ActorConfig:
+    """The policy (P: section 2.2)."""
+
+    layers: int = 4
+    """Hidden layers."""
+    units: int = 400
+    """Their width."""
+    lr: float = 4e-5
+    """Adam's learning rate (P)."""
+    rho: float | None = None
+    """Share of the REINFORCE gradient, 1 - rho that of the dynamics; None: 1 for discrete actions, 0 for
+    continuous ones (P: equation 6)."""
+    rho_start: float | None = None
+    """Its first value, where it is scheduled (INIT: 0.9)."""
+    entropy: float = 1e-3
+    """eta (P: 1e-3 on Atari, 1e-4 in control)."""
+    entropy_start: float | None = None
+    """Its first value, where it is scheduled (INIT: 3e-3)."""
+    schedule_steps: int = 2_500_000
+    """Policy steps over which both schedules run, linearly (INIT)."""
+    advantage: Literal["eq6", "head"] = "eq6"
+    """eq6: V_t - v(s_t), online critic (P, INIT, MAY); head: V_{t+1} - v'(s_t), slow critic (HEAD)."""
+    mask_terminal_start: bool = True
+    """Leave starts that are terminal out of the actor's loss (HEAD keeps their first action)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class BehaviourConfig:
+    """Learning in imagination (P: section 2.2)."""
+
+    horizon: int = 15
+    """Imagined steps, H."""
+    discount: float = 0.999
+    """gamma (P: section 2.1 and the code; table D.1 says 0.995)."""
+    lam: float = 0.95
+    """lambda of the targets."""
+    critic_layers: int = 4
+    """Hidden layers of the critic."""
+    critic_units: int = 400
+    """Their width."""
+    critic_lr: float = 1e-4
+    """Adam's learning rate (P)."""
+    slow_every: int = 100
+    """Updates between two copies of the critic into the slow one (P)."""
+    warmup: int = 0
+    """First updates that train the world model only (tiny presets: M)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReplayConfig:
+    """What is kept and how sequences are drawn (P: table D.1, HEAD)."""
+
+    capacity: int = 2_000_000
+    """Rows at most (gray pictures: 8.2 GB)."""
+    batch: int = 50
+    """Sequences of a batch, B."""
+    length: int = 50
+    """Rows of a sequence, L."""
+    prioritize_ends: bool = True
+    """Start anywhere in an episode and cut back to its last window (P), so that ends are seen."""
+    mapped: bool = False
+    """Keep the rows in mapped files in the run folder instead of RAM."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config(RunConfig):
+    """The whole of paper 3."""
+
+    obs: Literal["auto", "vector", "pixels", "both"] = "auto"
+    """What the agent sees: auto all there is (of DeepMind Control: pixels)."""
+    env_options: dict[str, int | float | bool | str] = field(default_factory=dict)
+    """Options of the environment, such as size 64."""
+    conv: ConvConfig = ConvConfig()
+    rssm: RSSMConfig = RSSMConfig()
+    model: ModelConfig = ModelConfig()
+    actor: ActorConfig = ActorConfig()
+    behaviour: BehaviourConfig = BehaviourConfig()
+    replay: ReplayConfig = ReplayConfig()
+    adam_eps: float = 1e-5
+    """Adam's epsilon (P)."""
+    clip: float = 100.0
+    """Global gradient norm at which each of the three gradients is clipped (P)."""
+    weight_decay: float = 1e-6
+    """Every update multiplies every weight by 1 - this, whatever the learning rate (HEAD)."""
+    prefill: int = 200_000
+    """Environment frames of uniform random actions before training (P: 50,000 policy steps)."""
+    train_every: int = 16
+    """Environment frames between two updates (P: 4 policy steps; the code: 16 policy steps)."""
+    train_updates: int = 1
+    """Updates each time."""
+    pretrain: int = 1
+    """Updates right after the prefill (HEAD)."""
+    eval_episodes: int = 1
+    """Episodes of an evaluation while training (HEAD: one)."""
+    checkpoint_every: int = 200_000
+    """Environment frames between two checkpoints; open episodes end there."""
+    log_every: int = 100
+    """Updates between two rows of metrics.jsonl, which hold their mean."""
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    """bf16: autocast with losses in fp32; auto: bf16 on CUDA, else fp32."""
+    compile: bool = False
+    """torch.compile the steps of the scan and of the imagination."""
+
+    def check(self) -> None:
+        """UserError for impossible numbers."""
+        super().check()
+        for name, value, least in (
+            ("behaviour.horizon", self.behaviour.horizon, 2),
+            ("replay.batch", self.replay.batch, 1),
+            ("replay.length", self.replay.length, 2),
+            ("prefill", self.prefill, 1),
+            ("train-every", self.train_every, 1),
+            ("train-updates", self.train_updates, 1),
+            ("eval-episodes", self.eval_episodes, 1),
+            ("checkpoint-every", self.checkpoint_every, 1),
+            ("log-every", self.log_every, 1),
+        ):
+            if value < least:
+                raise UserError(f"--{name} {value}: must be at least {least}")
+        if self.steps is not None and self.steps <= self.prefill:
+            raise UserError(f"--steps {self.steps}: must be above --prefill {self.prefill}")
+
+
+TINY = Config(
+    steps=4_000,
+    threads=1,
+    eval_every=500,
+    eval_episodes=16,
+    conv=ConvConfig(depth=8, layers=2, units=64),
+    rssm=RSSMConfig(deter=64, hidden=64, stoch=8, classes=8),
+    model=ModelConfig(layers=2, units=64, lr=1e-3, kl_scale=1.0, free_nats=1.0),
+    actor=ActorConfig(layers=2, units=64, lr=3e-4, entropy=1e-4),
+    behaviour=BehaviourConfig(
+        horizon=10, discount=0.95, critic_layers=2, critic_units=64, critic_lr=3e-4, warmup=300
+    ),
+    replay=ReplayConfig(capacity=100_000, batch=16, length=16),
+    prefill=1_024,
+    train_every=2,
+    pretrain=0,
+    checkpoint_every=2_000,
+)
+
+CPU = Config(  # hours on two cores
+    steps=200_000,
+    threads=2,
+    eval_every=10_000,
+    eval_episodes=4,
+    conv=ConvConfig(depth=16, layers=2, units=200),
+    rssm=RSSMConfig(deter=200, hidden=200, stoch=16, classes=16),
+    model=ModelConfig(layers=3, units=200, lr=4e-4),
+    actor=ActorConfig(layers=3, units=200, lr=1e-4),
+    behaviour=BehaviourConfig(horizon=12, discount=0.99, critic_layers=3, critic_units=200, critic_lr=2e-4),
+    replay=ReplayConfig(capacity=120_000, batch=16, length=32),
+    prefill=5_000,
+    train_every=10,
+    pretrain=50,
+    checkpoint_every=20_000,
+)
+
+_DMC_VISION = {  # HEAD's dmc_vision: 32 x 32 latents, gradients through the dynamics
+    "steps": 2_000_000,
+    "eval_every": 10_000,
+    "conv.depth": 48,
+    "rssm.deter": 200,
+    "rssm.hidden": 200,
+    "model.lr": 3e-4,
+    "model.kl_scale": 1.0,
+    "model.free_nats": 1.0,
+    "actor.lr": 8e-5,
+    "actor.entropy": 1e-4,
+    "actor.advantage": "head",
+    "behaviour.critic_lr": 8e-5,
+    "behaviour.discount": 0.99,
+    "replay.batch": 16,
+    "replay.prioritize_ends": False,
+    "prefill": 2_000,
+    "train_every": 10,
+    "pretrain": 100,
+}
+PRESETS = {
+    "tiny": TINY,
+    "cpu": CPU,
+    "paper": Config(steps=200_000_000, eval_every=1_000_000),
+    "atari_head": Config(
+        steps=200_000_000,
+        eval_every=1_000_000,
+        actor=ActorConfig(advantage="head", mask_terminal_start=False),
+        replay=ReplayConfig(batch=16),
+        train_every=64,
+    ),
+    "dmc_vision": override(Config(), _DMC_VISION),
+}
+
+_CONTROL = {"model.kl_scale": 1.0, "model.free_nats": 1.0, "actor.entropy": 1e-4}  # HEAD's DMC values
+_DISCRETE_TOY = {"model.kl_scale": 0.1, "model.free_nats": 0.0, "actor.entropy": 1e-2}  # M
+_ATARI = {"model.reward_transform": "tanh"}
+_ATARI_ENV = {"gray": True, "sticky": 0.25, "noop_max": 30}
+_FULL = {"env_options": {**_ATARI_ENV, "full_actions": True}}  # P: all 18 actions
+_MINIMAL = {"env_options": _ATARI_ENV}  # HEAD
+SUITES = {
+    "toy": {"tiny": {"env_options": {"size": 32}}, "cpu": _CONTROL},
+    "toy_catch": {"tiny": {"env_options": {"size": 32, "gray": True}, **_DISCRETE_TOY}},
+    "dmc": {
+        "tiny": {"env_options": {"size": 32, "render_quality": "fast"}},
+        "cpu": {"env_options": {"render_quality": "fast"}, **_CONTROL},
+        # P reports only humanoid; for the other tasks `paper` means the published curves' configuration.
+        "paper": _DMC_VISION,
+    },
+    "atari": {
+        "tiny": _ATARI | _DISCRETE_TOY | {"env_options": {**_ATARI_ENV, "size": 32}},
+        "cpu": _ATARI | _MINIMAL | {"train_every": 32, "prefill": 20_000},
+        "paper": _ATARI | _FULL,
+        "atari_head": _ATARI | _MINIMAL,
+    },
+}
