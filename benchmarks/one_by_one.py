@@ -79,7 +79,7 @@ def candidates(number: int, size: int) -> np.ndarray:
 
 def _serve(pipe, number: int, width: float) -> None:
     """A process: plays (backend, decodes, size) as it is told, until it is told None."""
-    from paper1_world_models.rollout import make_pixels
+    from paper1_world_models.rollout_games import make_pixels
 
     nets, envs = models(width), {}
     vector = candidates(PROCESSES, nets[-1].size)[number]

@@ -76,7 +76,9 @@ def cpu_seconds(pids: list[int]) -> float:
 
 def lockstep(backend: str, workers: int, width: float, size: Size) -> Timing:
     """Our engine: all games at once.  workers 0: the games live in this process."""
-    from paper1_world_models.rollout import Episode, LocalGames, Noise, Player, ProcessGames, make_games, play
+    from paper1_world_models.rollout import Episode, Noise, Player, play
+    from paper1_world_models.rollout_games import LocalGames, make_games
+    from paper1_world_models.rollout_workers import ProcessGames
 
     if backend == "envpool":
         games = make_games(spec(backend), size.slots, workers, (64, 64, 3))

@@ -171,34 +171,6 @@ class WorldModelsAgent:
         frames = self.vae.decode(z.flatten(0, -2)).mul(255).round().to(torch.uint8)
         return frames.unflatten(0, z.shape[:-1]).cpu().numpy()
 
-    @torch.inference_mode()
-    def one_step(self, batch: dict, temperature: float = 0.1) -> np.ndarray:
-        """Each row predicted from the real rows before it.  image [B, T, ...], act, is_first -> uint8 [B,
-        T, H, W, C]
-
-        Row 0 is a reconstruction: nothing predicts it.  At low temperature this is the likeliest frame.
-        """
-        B, T = batch["image"].shape[:2]
-        generator = torch.Generator(self.device).manual_seed(0)
-        mu, _ = self.vae.encode(
-            torch.from_numpy(np.ascontiguousarray(batch["image"])).flatten(0, 1).to(self.device)
-        )
-        z = mu.unflatten(0, (B, T))
-        act = torch.from_numpy(self.codec.from_env(np.asarray(batch["act"]))).to(self.device)
-        restart = torch.as_tensor(np.asarray(batch["is_first"]), device=self.device)
-        hidden, _ = self.rnn(z, act, restart, self.rnn.initial(B))
-        following = sample_next(self.rnn.predict(hidden), temperature, generator, self.cfg.rnn.shared_pi)
-        return self.decode(torch.cat([z[:, :1], following[:, :-1]], 1))
-
-    @torch.inference_mode()
-    def latent_traversal(self, frame: np.ndarray, dims: list[int], values: np.ndarray) -> np.ndarray:
-        """One latent at a time moved through `values`.  uint8 [H, W, C] -> uint8 [len(dims), len(values),
-        H, W, C]"""
-        z = self._encode(frame[None], None).expand(len(dims), len(values), -1).clone()
-        for i, d in enumerate(dims):
-            z[i, :, d] = torch.as_tensor(values, dtype=z.dtype)
-        return self.decode(z)
-
     # --- files
 
     def save(self, path: str | Path) -> None:

@@ -2,18 +2,16 @@
 process.
 
 Rows follow common/replay_buffer.py: act[t] is chosen after seeing image[t], so M learns (z_t, a_t) ->
-z_{t+1}. `act` is stored as M reads it (controller.ActionCodec).  No random policy sees more than about 12 %
-of a CarRacing track (sheet, section 5.4), which is what the further iterations of the article are for.
+z_{t+1}. `act` is stored as M reads it (controller.ActionCodec).  The policies are in policies.py.
 
 Shapes: T rows of an episode, H W C picture, A action numbers, n controller parameters.
 """
 
 import json
 import math
-import multiprocessing as mp
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from multiprocessing.connection import Connection, wait
 from pathlib import Path
 
 import numpy as np
@@ -21,14 +19,13 @@ import numpy as np
 from common.atomic import write_json
 from common.env_wrapper import EnvSpec
 from common.errors import UserError
-from common.faults import children_ignore_interrupts
 from common.shards import ShardWriter
 from paper1_world_models.config import CollectConfig, Config
 from paper1_world_models.controller import ActionCodec, make_codec
 from paper1_world_models.evolve import training_seed
-from paper1_world_models.rollout import make_pixels
-
-MAX_RESTARTS = 3
+from paper1_world_models.policies import Brownian, Held, Networks, random_networks
+from paper1_world_models.rollout_games import make_pixels
+from paper1_world_models.worker_pool import Workers
 
 
 @dataclass(frozen=True)
@@ -50,93 +47,6 @@ class Job:
         return self.root / f"{self.iteration:02d}-{self.worker:02d}"
 
 
-class Held:
-    """An action drawn at random and held for a random time (the authors' TakeCover policy, and its
-    relatives)."""
-
-    def __init__(self, cfg: CollectConfig, codec: ActionCodec, index: int, rng: np.random.Generator):
-        self.codec, self.rng, self.left, self.extremes = codec, rng, 0, cfg.extremes
-        self.low, self.high = cfg.holds[index % len(cfg.holds)]
-        self.noop_prob = cfg.noop_prob[rng.integers(len(cfg.noop_prob))]
-        self.action: np.ndarray | None = None
-
-    def __call__(self, frame: np.ndarray) -> np.ndarray:
-        """-> the action as M reads it [A]"""
-        if self.left == 0:
-            self.left = int(self.rng.integers(self.low, self.high + 1))
-            idle = self.rng.random() < self.noop_prob
-            self.action = noop(self.codec) if idle else random_action(self.codec, self.rng, self.extremes)
-        self.left -= 1
-        return self.action
-
-
-class Brownian:
-    """A random walk in action space, a += sqrt(dt) N(0, 1), clipped to the bounds (a known port's
-    default)."""
-
-    def __init__(self, codec: ActionCodec, rng: np.random.Generator):
-        if codec.kind not in ("car", "tanh"):
-            raise UserError("--collect.policy brownian needs a Box action space; use held")
-        self.codec, self.rng = codec, rng
-        self.action = noop(codec)
-
-    def __call__(self, frame: np.ndarray) -> np.ndarray:
-        """-> the action as M reads it [A]"""
-        step = math.sqrt(1 / 50) * self.rng.standard_normal(self.codec.size)
-        self.action = np.clip(self.action + step, self.codec.low, self.codec.high).astype(np.float32)
-        return self.action
-
-
-class Networks:
-    """V, M and C drive; for the authors' CarRacing data all three have random Cauchy weights."""
-
-    def __init__(
-        self, player, params: np.ndarray, latents: int, rng: np.random.Generator, held: Held | None, noise
-    ):
-        self.player, self.params, self.latents, self.rng = player, params, latents, rng
-        self.held, self.noise, self.first = held, noise, True
-        self.codec = player.controller.codec
-        player.reset(np.zeros(1, np.int64))
-
-    def __call__(self, frame: np.ndarray) -> np.ndarray:
-        """uint8 [H, W, C] -> the action as M reads it [A]; now and then a random hold takes over"""
-        import torch
-
-        eps = torch.from_numpy(self.rng.standard_normal((1, self.latents), np.float32))
-        row, first = np.zeros(1, np.int64), np.array([self.first])
-        _, act, _ = self.player.act(row, frame[None], torch.from_numpy(self.params), eps, first)
-        self.first = False
-        if self.held is not None and (self.held.left > 0 or self.rng.random() < self.noise):
-            return self.held(frame)
-        return act[0]
-
-
-def noop(codec: ActionCodec) -> np.ndarray:
-    """The action that does nothing, as M reads it: zeros within the bounds, or the first of Discrete.  [A]"""
-    if codec.kind == "argmax":
-        return np.eye(codec.size, dtype=np.float32)[0]
-    if codec.kind == "thirds":
-        return np.zeros(1, np.float32)
-    return np.clip(np.zeros(codec.size, np.float32), codec.low, codec.high).astype(np.float32)
-
-
-def random_action(codec: ActionCodec, rng: np.random.Generator, extremes: bool = False) -> np.ndarray:
-    """A random action other than the no-op of `thirds`, as M reads it.  [A]"""
-    if codec.kind == "argmax":
-        return np.eye(codec.size, dtype=np.float32)[rng.integers(codec.size)]
-    if codec.kind == "thirds":
-        return rng.choice(np.float32([-1, 1]), 1)
-    if extremes:
-        middle = (np.array(codec.low) + codec.high) / 2
-        return np.stack([codec.low, middle, codec.high])[
-            rng.integers(3, size=codec.size), range(codec.size)
-        ].astype(np.float32)
-    act = rng.uniform(codec.low, codec.high).astype(np.float32)
-    if codec.kind == "car":
-        act[2] *= 0.1  # differs: a uniformly random brake keeps the car where it is
-    return act
-
-
 def make_policy(job: Job, codec: ActionCodec, models, index: int, rng: np.random.Generator):
     """The policy of one episode."""
     cfg = job.cfg.collect
@@ -148,28 +58,6 @@ def make_policy(job: Job, codec: ActionCodec, models, index: int, rng: np.random
         player, params = random_networks(job.cfg, codec, rng)
         return Networks(player, params, job.cfg.vae.latents, rng, None, 0.0)
     return Brownian(codec, rng) if cfg.policy == "brownian" else Held(cfg, codec, index, rng)
-
-
-def random_networks(cfg: Config, codec: ActionCodec, rng: np.random.Generator):
-    """V, M and C with every weight from Cauchy(0, s), one s ~ U(0, 0.01) per episode (H: extract.py).
-
-    -> player, params [1, n]
-    """
-    import torch
-
-    from paper1_world_models.controller import Controller
-    from paper1_world_models.rnn import MDNRNN
-    from paper1_world_models.rollout import Player
-    from paper1_world_models.vae import VAE
-
-    vae, rnn = VAE(cfg.vae), MDNRNN(cfg.rnn, cfg.vae.latents, codec.size)
-    controller = Controller(cfg.controller, cfg.vae.latents, cfg.rnn.hidden, codec)
-    scale = rng.uniform(0, 0.01)
-    with torch.no_grad():
-        for weight in [*vae.parameters(), *rnn.parameters()]:
-            weight.copy_(torch.from_numpy(np.float32(scale * rng.standard_cauchy(tuple(weight.shape)))))
-    params = scale * rng.standard_cauchy((1, controller.size))
-    return Player(vae, rnn, controller, 1), np.float32(params)
 
 
 def collect_shard(job: Job, report: Callable[[int], bool] | None = None) -> int:
@@ -237,7 +125,7 @@ def load_models(job: Job):
     return Player(agent.vae, agent.rnn, agent.controller, 1), agent.params[None]
 
 
-def _worker(job: Job, pipe) -> None:
+def _worker(pipe: Connection, job: Job) -> None:
     """A collecting process; errors travel back as text."""
     try:
         import torch
@@ -285,41 +173,24 @@ def collect(
     if W == 1:
         collect_shard(jobs[0], report)
         return
-    context, restarts = mp.get_context("spawn"), 0
-    done, counts = [False] * W, [0] * W
-    processes, pipes = [None] * W, [None] * W
-
-    def start(w: int) -> None:
-        pipes[w], other = context.Pipe()
-        processes[w] = context.Process(target=_worker, args=(jobs[w], other), daemon=True)
-        with children_ignore_interrupts():  # a worker must not die below the parent that finishes its work
-            processes[w].start()
-        other.close()
-
-    for w in range(W):
-        start(w)
+    counts = {w: 0 for w in range(W)}  # of those that are not done
+    rows = 0  # of those that are
+    pool = Workers(_worker, [(job,) for job in jobs], "collecting processes", "finished episodes are kept")
     try:
-        while not all(done):
-            for w in [w for w in range(W) if not done[w]]:
+        while counts and not report(rows + sum(counts.values())):
+            for pipe in wait([pool.pipes[w] for w in counts], 0.2):
+                w = pool.pipes.index(pipe)
                 try:
-                    message = pipes[w].recv() if pipes[w].poll(0.05) else None
+                    message = pipe.recv()
                 except (EOFError, OSError):
-                    restarts += 1
-                    if restarts > MAX_RESTARTS:
-                        raise UserError(
-                            f"collecting processes died {restarts} times; finished episodes are kept: "
-                            "find the cause (memory?), then go on with --resume"
-                        ) from None
-                    time.sleep(0.5)
-                    start(w)
+                    pool.restart([w])
                     continue
                 if isinstance(message, UserError):
                     raise message
-                done[w] = message == "done"
-                counts[w] = message if isinstance(message, int) else counts[w]
-            if report(sum(counts)):
-                break
+                if message == "done":
+                    rows += counts.pop(w)
+                else:
+                    counts[w] = message
+        report(rows + sum(counts.values()))
     finally:
-        for process in filter(None, processes):
-            process.terminate()  # the shards keep every finished episode
-            process.join()
+        pool.close()  # the shards keep every finished episode

@@ -13,10 +13,10 @@ import torch
 from common.errors import UserError
 from common.seeding import derive
 from paper1_world_models.agent import WorldModelsAgent
-from paper1_world_models.collect import Held, noop, random_action
 from paper1_world_models.controller import ActionCodec
 from paper1_world_models.dream import Dreams, dream_returns, evolved_policy
 from paper1_world_models.evolve import training_seed
+from paper1_world_models.policies import Held, noop, random_action
 from paper1_world_models.rollout import Episode, Noise, Player, play
 from paper1_world_models.run import Run
 

@@ -11,7 +11,7 @@ Shapes: S slots, k rows of a call, P candidates, R rollouts, T steps, Z latents,
 
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -19,26 +19,11 @@ from torch import Tensor
 
 from paper1_world_models.controller import Controller
 from paper1_world_models.rnn import MDNRNN
-from paper1_world_models.rollout_games import (
-    Answer,
-    Games,
-    LocalGames,
-    ToyGames,
-    WorkerDied,
-    env_spec,
-    make_games,
-    make_pixels,
-)
-from paper1_world_models.rollout_workers import ProcessGames
+from paper1_world_models.rollout_games import Answer, Games, WorkerDied
 from paper1_world_models.vae import VAE, resample
 
-__all__ = [  # the games too: who plays needs both
-    "Episode", "Games", "LocalGames", "Noise", "Player", "ProcessGames", "ToyGames", "WorkerDied",
-    "env_spec", "grid", "make_games", "make_pixels", "play",
-]  # fmt: skip
-PART = (
-    32  # frames that V encodes at once on a CPU: what a layer hands to the next one then stays in the cache
-)
+NOISE_STEPS = 1024  # draws of z per episode; longer episodes see them again
+PART = 32  # frames that V encodes at once on a CPU: what a layer hands to the next one stays in the cache
 
 
 class Player:
@@ -95,7 +80,6 @@ class Episode:
     ret: float = 0.0
     length: int = 0
     lap: bool = False
-    frames: list[np.ndarray] = field(default_factory=list)
     waited: int = 0  # steps since the last positive reward
     lost: float = 0.0  # reward of those steps
 
@@ -151,7 +135,7 @@ class Turn:
         rows, self.free = np.array(self.free[: len(new)]), self.free[len(new) :]
         self.rows, self.playing = np.concatenate([self.rows, rows]), self.playing + new
         for e in new:
-            e.ret, e.length, e.lap, e.frames, e.waited, e.lost = 0.0, 0, False, [], 0, 0.0
+            e.ret, e.length, e.lap, e.waited, e.lost = 0.0, 0, False, 0, 0.0
         player.reset(rows)
         first = games.reset(rows, [e.seed for e in new])
         self.frames = first if self.frames is None else np.concatenate([self.frames, first])
@@ -188,15 +172,14 @@ def play(
     episodes: list[Episode],
     noise: Noise,
     max_steps: int = 0,
-    watch: Callable[[Episode, np.ndarray], None] | None = None,
     patience: int = 0,
     each_step: Callable[[], None] | None = None,
 ) -> np.ndarray:
     """Play all episodes with the vectors params [P, n] and fill in what came of them.  -> returns, one per
     episode
 
-    `watch` is called with each episode and frame, for videos.  A dead worker's episodes are played again.
-    `patience`: see Episode.give_up.  `each_step` may raise, to leave.
+    A dead worker's episodes are played again.  `patience`: see Episode.give_up.  `each_step` may raise, to
+    leave.
     """
     vectors = torch.as_tensor(params, dtype=torch.float32)
     queue = deque(episodes)
@@ -210,9 +193,6 @@ def play(
                 turn.seat(queue, games, player)
                 if not turn.playing:
                     continue
-                if watch:
-                    for episode, frame in zip(turn.playing, turn.frames, strict=True):
-                        watch(episode, frame)
                 steps = [e.length for e in turn.playing]
                 actions, _, _ = player.act(
                     turn.rows,

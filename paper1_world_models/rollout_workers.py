@@ -7,11 +7,7 @@ ended.  A worker that dies is started anew, and its games are played again.
 Shapes: S slots, k rows of a call, W workers.
 """
 
-import multiprocessing as mp
-import os
 from collections import deque
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 
@@ -19,26 +15,21 @@ import numpy as np
 
 from common.env_wrapper import EnvSpec
 from common.errors import UserError
-from common.faults import children_ignore_interrupts
 from paper1_world_models.rollout_games import Answer, LocalGames, Outcome, WorkerDied
+from paper1_world_models.worker_pool import CONTEXT, Workers
 
 STEP_TIMEOUT = 120.0  # seconds before a silent worker counts as dead
-MAX_RESTARTS = 3
+CLOSE_TIMEOUT = 5.0  # seconds to close the environments
 HALF = 8  # slots of a turn at least: smaller batches cost the networks more than the overlap saves
 
 
 def _serve(pipe: Connection, spec: EnvSpec, slots: int, buffer, shape: tuple[int, ...]) -> None:
-    """A worker: answer reset and step for its games until told to stop; errors travel back as text."""
+    """A worker: answer reset and step for its games until the pipe is closed; errors travel back as text."""
     games = LocalGames(spec, slots, np.frombuffer(buffer, np.uint8).reshape(shape))
     try:
         while True:
             command, rows, data = pipe.recv()
-            if command == "reset":
-                pipe.send(games.begin(rows, data))
-            elif command == "step":
-                pipe.send(games.move(rows, data))
-            else:
-                break
+            pipe.send(games.begin(rows, data) if command == "reset" else games.move(rows, data))
     except (EOFError, KeyboardInterrupt):
         pass
     except Exception as error:  # whatever it was, the trainer must learn of it instead of waiting for ever
@@ -61,16 +52,12 @@ class ProcessGames:
 
     def __init__(self, spec: EnvSpec, slots: int, workers: int, frame_shape: tuple[int, ...]):
         self.spec, self.slots, self.workers = spec, slots, workers
-        self.context = mp.get_context("spawn")  # fork is unsafe once torch or a GL context has threads
-        self.shape = (slots, *frame_shape)
-        self.buffer = self.context.RawArray("B", int(np.prod(self.shape)))
-        self.frames = np.frombuffer(self.buffer, np.uint8).reshape(self.shape)
-        self.restarts = 0
-        self.pipes: list[Connection] = [None] * workers
-        self.processes: list[mp.Process] = [None] * workers
+        shape = (slots, *frame_shape)
+        buffer = CONTEXT.RawArray("B", int(np.prod(shape)))
+        self.frames = np.frombuffer(buffer, np.uint8).reshape(shape)
+        who, kept = f"environment processes of {spec.name}", "the last checkpoint is good"
+        self.pool = Workers(_serve, [(spec, slots, buffer, shape)] * workers, who, kept)
         self.open: list[deque[_Request]] = [deque() for _ in range(workers)]  # sent, not yet answered
-        for w in range(workers):
-            self._start_worker(w)
 
     def turns(self, slots: int) -> list[np.ndarray]:
         """Two halves, each with games of every worker, where they are large enough."""
@@ -101,25 +88,8 @@ class ProcessGames:
         return self.start(rows, actions)()
 
     def close(self) -> None:
-        """Ask the workers to stop, then see that they did."""
-        for pipe, process in zip(self.pipes, self.processes, strict=True):
-            try:
-                pipe.send(("stop", None, None))
-            except OSError:
-                pass
-            process.join(5)
-            if process.is_alive():
-                process.kill()
-
-    def _start_worker(self, w: int) -> None:
-        self.pipes[w], other = self.context.Pipe()
-        self.processes[w] = self.context.Process(
-            target=_serve, args=(other, self.spec, self.slots, self.buffer, self.shape), daemon=True
-        )
-        with one_thread(), children_ignore_interrupts():  # the trainer saves once more, and needs them
-            self.processes[w].start()
-        other.close()
-        self.open[w].clear()
+        """End the processes."""
+        self.pool.close(CLOSE_TIMEOUT)
 
     def _send(self, command: str, rows: np.ndarray, data: np.ndarray) -> list[_Request]:
         """All workers begin at once."""
@@ -129,7 +99,7 @@ class ProcessGames:
                 requests.append(_Request(w, at))
                 self.open[w].append(requests[-1])
                 try:
-                    self.pipes[w].send((command, rows[at], data[at]))
+                    self.pool.pipes[w].send((command, rows[at], data[at]))
                 except OSError:
                     pass  # the worker is dead, and `_wait` will miss its answer
         return requests
@@ -143,21 +113,14 @@ class ProcessGames:
             while waiting and waiting[0].worker not in dead:
                 if not self._is_answered(waiting[0]):
                     dead.add(waiting[0].worker)
-        self.restarts += len(dead)
-        if self.restarts > MAX_RESTARTS:
-            raise UserError(
-                f"environment processes of {self.spec.name} died {self.restarts} times; the last checkpoint "
-                "is good: find the cause (memory?), then go on with --resume"
-            )
         for w in dead:
-            self.processes[w].kill()
-            self.processes[w].join()
-            self._start_worker(w)
+            self.open[w].clear()
+        self.pool.restart(dead)
         raise WorkerDied
 
     def _is_answered(self, request: _Request) -> bool:
         """Take answers until the one to `request` is there; False if its worker is dead."""
-        pipe, waiting = self.pipes[request.worker], self.open[request.worker]
+        pipe, waiting = self.pool.pipes[request.worker], self.open[request.worker]
         while not request.is_answered:
             try:
                 if not pipe.poll(STEP_TIMEOUT):
@@ -170,16 +133,3 @@ class ProcessGames:
             first = waiting.popleft()
             first.reply, first.is_answered = reply, True
         return True
-
-
-@contextmanager
-def one_thread() -> Iterator[None]:
-    """Processes started in here give BLAS one thread each: more of them fight for the cores."""
-    names = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
-    before = {name: os.environ.get(name) for name in names}
-    os.environ.update(dict.fromkeys(names, "1"))  # read when numpy is imported, so too late for this process
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            os.environ.pop(name) if value is None else os.environ.update({name: value})

@@ -18,15 +18,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from common.cli import link_latest, new_run_dir, parse_train, run_main, save_config, start_block
+from common.cli import link_latest, new_run_dir, parse_train, run_main, save_config
 from common.config import changes, fields_of, from_json
 from common.errors import UserError
 from common.flags import flag_of
-from paper1_world_models.config import PRESETS, STAGES, SUITES, Config
+from paper1_world_models.config import STAGES, Config
+from paper1_world_models.presets import PRESETS, SUITES
 
 HERE = Path(__file__).resolve().parent
 PAPER = "paper1_world_models"
-PUBLISHED = {32: {"V": 4_348_547, "M": 422_368, "C": 867}, 64: {"V": 4_446_915, "M": 1_678_785, "C": 1_088}}
 RESUMABLE = {  # what a resumed run may change: nothing that finished stages depend on
     *("generations", "iterations", "eval_every", "checkpoint_every", "num_envs", "threads", "device"),
     *("logdir", "gates", "vae.gate", "vae.lr", "rnn.lr", "evolve.eval_episodes", "evolve.slots"),
@@ -48,17 +48,20 @@ def main(argv: list[str] | None = None) -> None:
         argv, PRESETS, SUITES, default_env="toy_dodge", description=__doc__.split("\n")[0], extra=Extra
     )
     from common.device import pick_device  # torch from here on
+    from paper1_world_models.forecast import describe
+    from paper1_world_models.rollout_games import env_spec
 
     device = pick_device(command.config.device, command.config.threads)
     if command.resume:
         check_resume(command)
+    agent = new_agent(command.config, env_spec(command.config), device)
     if command.dry_run:
-        print(describe(command, None, device))
+        print(describe(command, None, agent))
         return
     folder = command.resume or new_run_dir(
         command.config.logdir, command.config.env, command.config.seed, HERE
     )
-    print(describe(command, folder, device), flush=True)
+    print(describe(command, folder, agent), flush=True)
     kept = {}
     if command.resume:  # the command that began the run is what repeats it
         first = json.loads((folder / "config.json").read_text())["command"]
@@ -95,7 +98,7 @@ def train(cfg: Config, folder: Path, device, last_stage: str) -> bool:
     from paper1_world_models.agent import WorldModelsAgent
     from paper1_world_models.collect import collect
     from paper1_world_models.dataset import encode_shards
-    from paper1_world_models.rollout import env_spec
+    from paper1_world_models.rollout_games import env_spec
     from paper1_world_models.run import Run, Stopped
     from paper1_world_models.train_controller import train_controller
     from paper1_world_models.train_rnn import train_rnn
@@ -197,7 +200,7 @@ def new_agent(cfg: Config, spec, device):
     """Fresh networks for an environment."""
     from paper1_world_models.agent import WorldModelsAgent
     from paper1_world_models.controller import make_codec
-    from paper1_world_models.rollout import make_pixels
+    from paper1_world_models.rollout_games import make_pixels
 
     env = make_pixels(spec)
     shape = env.observation_space["image"].shape
@@ -208,69 +211,6 @@ def new_agent(cfg: Config, spec, device):
             f"{spec.name} gives pictures {shape} and V takes {cfg.vae.size}: set --vae.size 64 or 16"
         )
     return WorldModelsAgent(cfg, spec, codec, device=device)
-
-
-def first_rows(cfg: Config, repeat: int) -> int:
-    """Rows of the first pass at most; --steps counts frames, and a row takes `repeat` of them."""
-    return min(cfg.collect.episodes * cfg.collect.max_steps, (cfg.steps or 10**12) // repeat)
-
-
-def updates_to_come(cfg: Config, repeat: int) -> int:
-    """Gradient steps and generations of the run, for the progress bar; 0 epochs counted as vae.updates."""
-    vae = cfg.epochs * first_rows(cfg, repeat) // cfg.vae.batch or cfg.vae.updates
-    rnn = (cfg.rnn.updates + (cfg.iterations - 1) * cfg.rnn.again_updates) * cfg.rnn.train
-    first = cfg.first_generations if cfg.iterations > 1 and cfg.first_generations else cfg.generations
-    return vae + rnn + first + (cfg.iterations - 1) * cfg.generations
-
-
-def forecast(check, *args, refuse: bool) -> str:
-    """A forecast line; where it is an upper bound, or nothing runs yet, too much is a warning and no
-    refusal."""
-    try:
-        return check(*args)
-    except UserError as error:
-        if refuse:
-            raise
-        return f"warning: {error}"
-
-
-def describe(command, folder: Path | None, device) -> str:
-    """The start block."""
-    import math
-
-    from common.resources import forecast_disk, forecast_ram
-    from paper1_world_models.rollout import env_spec
-
-    cfg = command.config
-    spec = env_spec(cfg)
-    agent, repeat = new_agent(cfg, spec, device), spec.frames_per_step
-    counts = {
-        "V": sum(p.numel() for p in agent.vae.parameters()),
-        "M": sum(p.numel() for p in agent.rnn.parameters() if p.requires_grad),
-        "C": agent.controller.size,
-    }
-    rows = first_rows(cfg, repeat) + (cfg.iterations - 1) * cfg.collect.again_frames
-    row = math.prod(agent.vae.cfg.size for _ in range(2)) * cfg.vae.channels + 4 * agent.codec.size + 7
-    latents = 4 * cfg.vae.latents + 4 * agent.codec.size + 7
-    flag, bound = "--collect.episodes", "" if cfg.collect.ignore_end else " (at most: episodes may end early)"
-    exact = folder is not None and cfg.collect.ignore_end
-    return start_block(
-        command,
-        run_dir=folder,
-        parameters=counts,
-        published=PUBLISHED.get(cfg.vae.latents) if command.preset == "paper" else None,
-        frames=rows * repeat,
-        policy_steps=rows,
-        updates={
-            "V and M": updates_to_come(cfg, repeat) - cfg.generations,
-            "generations of C": cfg.generations,
-        },
-        forecasts=[
-            forecast(forecast_disk, rows * row, f"frames{bound}", flag, folder or HERE, refuse=exact),
-            forecast(forecast_ram, rows * latents, f"latents{bound}", flag, refuse=exact),
-        ],
-        device=str(device),
-    )
 
 
 if __name__ == "__main__":

@@ -12,7 +12,8 @@ from paper1_world_models.dataset import Latents, Windows, make_batch
 from paper1_world_models.dream import Dreams, dream_returns, evolved_policy
 from paper1_world_models.evolve import Basis, Evolution, as_tensor, generation_seeds, held_out_seeds
 from paper1_world_models.gates import dream_failures, dream_table, judge
-from paper1_world_models.rollout import Games, Noise, Player, grid, make_games, play
+from paper1_world_models.rollout import NOISE_STEPS, Noise, Player, grid, play
+from paper1_world_models.rollout_games import Games, make_games
 from paper1_world_models.run import Run
 
 
@@ -71,9 +72,8 @@ def real_fitness(
     """Mean return of every candidate in the real environment; all play the same seeds.  [P, n] -> [P]"""
     cfg = run.cfg
     seeds = generation_seeds(cfg.evolve, cfg.seed, iteration, generation)
-    noise = Noise.draw(
-        derive(cfg.seed, "noise", iteration, generation), len(seeds), 1024, cfg.vae.latents, cfg.controller.z
-    )
+    noise_seed, latents = derive(cfg.seed, "noise", iteration, generation), cfg.vae.latents
+    noise = Noise.draw(noise_seed, len(seeds), NOISE_STEPS, latents, cfg.controller.z)
     player = Player(agent.vae, agent.rnn, agent.controller, games.slots)
     episodes = grid(len(params), seeds)
     returns = play(
@@ -107,8 +107,8 @@ def dream_fitness(
 def score(run: Run, agent: WorldModelsAgent, games: Games, generation: int, iteration: int) -> float:
     """Play the mean vector on held-out seeds in the real environment, log it, add a row to curve.csv."""
     cfg = run.cfg
-    seeds = held_out_seeds(cfg.evolve.eval_episodes)
-    noise = Noise.draw(derive(cfg.seed, "held out"), len(seeds), 1024, cfg.vae.latents, cfg.controller.z)
+    seeds, latents = held_out_seeds(cfg.evolve.eval_episodes), cfg.vae.latents
+    noise = Noise.draw(derive(cfg.seed, "held out"), len(seeds), NOISE_STEPS, latents, cfg.controller.z)
     episodes = grid(1, seeds)
     player = Player(agent.vae, agent.rnn, agent.controller, games.slots)
     returns = play(games, player, agent.params[None], episodes, noise, each_step=run.leave_if_asked)

@@ -65,12 +65,33 @@ def four_views(agent, window: Window, folder: Path) -> Path:
     views = {
         "real": window.obs["image"],
         "reconstruction": reconstruct(agent, window).obs["image"],
-        "one step": agent.one_step(window.batch(window.act.shape[1])),
+        "one step": one_step(agent, window.batch(window.act.shape[1])),
         "open loop": dream.obs["image"],
     }
     rows = range(min(2, len(window.act)))
     cells = [annotate(upscale(frames[b]), name) for b in rows for name, frames in views.items()]
     return write_video(folder / "four_views.mp4", grid(cells, columns=4, gap=4), fps=10, notify=print)
+
+
+def one_step(agent, batch: dict, temperature: float = 0.1) -> np.ndarray:
+    """Each row predicted from the real rows before it.  image [B, T, H, W, C], act, is_first -> like image
+
+    Row 0 is a reconstruction: nothing predicts it.  At low temperature this is the likeliest frame.
+    """
+    import torch
+
+    from paper1_world_models.rnn import sample_next
+
+    B, T = batch["image"].shape[:2]
+    with torch.inference_mode():
+        generator = torch.Generator(agent.device).manual_seed(0)
+        frames = torch.from_numpy(np.ascontiguousarray(batch["image"])).flatten(0, 1)
+        z = agent.vae.encode(frames.to(agent.device))[0].unflatten(0, (B, T))  # [B, T, Z]
+        act = torch.from_numpy(agent.codec.from_env(np.asarray(batch["act"]))).to(agent.device)
+        restart = torch.as_tensor(np.asarray(batch["is_first"]), device=agent.device)
+        hidden, _ = agent.rnn(z, act, restart, agent.rnn.initial(B))
+        following = sample_next(agent.rnn.predict(hidden), temperature, generator, agent.cfg.rnn.shared_pi)
+        return agent.decode(torch.cat([z[:, :1], following[:, :-1]], 1))
 
 
 def traversal(agent, window: Window, folder: Path, count: int) -> Path:
@@ -82,8 +103,11 @@ def traversal(agent, window: Window, folder: Path, count: int) -> Path:
         frames = torch.from_numpy(np.ascontiguousarray(window.obs["image"])).flatten(0, 1)
         mu, _ = agent.vae.encode(frames[:256].to(agent.device))
     dims = mu.var(0).argsort(descending=True)[:count].tolist()  # a latent that V does not use has no spread
-    values = np.linspace(-3, 3, 9)
-    pictures = agent.latent_traversal(window.obs["image"][0, 0], dims, values)  # [dims, 9, H, W, C]
+    values = np.linspace(-3, 3, 9, dtype=np.float32)
+    z = mu[0].expand(len(dims), len(values), -1).clone()
+    for i, d in enumerate(dims):
+        z[i, :, d] = torch.from_numpy(values)
+    pictures = agent.decode(z)  # [dims, 9, H, W, C]
     # White gaps: without them neighbouring pictures run together.
     framed = np.pad(pictures, ((0, 0), (0, 0), (0, GAP), (0, GAP), (0, 0)), constant_values=255)
     image = np.concatenate([np.concatenate(list(row), 1) for row in framed], 0)[:-GAP, :-GAP]

@@ -29,7 +29,8 @@ from common.logger import read_metrics
 from paper1_world_models import eval as eval_script
 from paper1_world_models import experiments, visualize
 from paper1_world_models import train as train_script
-from paper1_world_models.config import PRESETS, SUITES, Config
+from paper1_world_models.config import Config
+from paper1_world_models.presets import PRESETS, SUITES
 from paper1_world_models.run import CURVE
 
 ROOT = Path(__file__).resolve().parents[1]

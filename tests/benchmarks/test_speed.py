@@ -49,7 +49,8 @@ def test_a_rate_counts_the_reset_once_per_episode():
 def test_one_by_one_plays_what_lockstep_plays(monkeypatch):
     """The same networks, frames and timing as ours: the ports' car is driven by the same actions."""
     pytest.importorskip("Box2D")
-    from paper1_world_models.rollout import Episode, Noise, Player, make_games, play
+    from paper1_world_models.rollout import Episode, Noise, Player, play
+    from paper1_world_models.rollout_games import make_games
 
     nets = one_by_one.models(0.25)
     vector = 10 * one_by_one.candidates(1, nets[-1].size)[0]

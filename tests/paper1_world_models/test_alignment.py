@@ -10,10 +10,11 @@ import pytest
 import torch
 
 from common.shards import ShardWriter, open_shards
-from paper1_world_models.collect import Held, play_episode, row_fields
+from paper1_world_models.collect import play_episode, row_fields
 from paper1_world_models.config import CollectConfig, RNNConfig
 from paper1_world_models.controller import make_codec
 from paper1_world_models.dataset import Latents, Windows, make_batch
+from paper1_world_models.policies import Held
 from paper1_world_models.rnn import MDNRNN, mdn_nll
 
 

@@ -5,9 +5,10 @@ import pytest
 
 from common.config import override
 from common.errors import UserError
-from paper1_world_models.collect import Brownian, Held, Networks, noop, random_action, random_networks
-from paper1_world_models.config import PRESETS, CollectConfig
+from paper1_world_models.config import CollectConfig
 from paper1_world_models.controller import ActionCodec
+from paper1_world_models.policies import Brownian, Held, Networks, noop, random_action, random_networks
+from paper1_world_models.presets import PRESETS
 
 CAR = ActionCodec("car", 3, (-1.0, 0.0, 0.0), (1.0, 1.0, 1.0))
 THIRDS, ARGMAX = ActionCodec("thirds", 1), ActionCodec("argmax", 4)

@@ -4,7 +4,8 @@ import pytest
 
 from common.config import override, resolve
 from common.errors import UserError
-from paper1_world_models.config import MINIMA, PRESETS, SUITES
+from paper1_world_models.config import MINIMA
+from paper1_world_models.presets import PRESETS, SUITES
 
 
 @pytest.mark.parametrize(

@@ -11,9 +11,9 @@ from common.errors import UserError
 from paper1_world_models import eval as eval_script
 from paper1_world_models import visualize
 from paper1_world_models.agent import WorldModelsAgent
-from paper1_world_models.config import PRESETS
 from paper1_world_models.controller import ActionCodec
 from paper1_world_models.eval import gate_table
+from paper1_world_models.presets import PRESETS
 
 SMALL = {"vae.size": 16, "vae.latents": 4, "rnn.hidden": 8, "env_options": {"size": 16}}
 

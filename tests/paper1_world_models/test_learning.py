@@ -8,7 +8,7 @@ from common.env_wrapper import scores
 from common.evaluate import evaluate
 from common.metrics import way_to_optimum
 from paper1_world_models.agent import WorldModelsAgent
-from paper1_world_models.config import PRESETS, SUITES
+from paper1_world_models.presets import PRESETS, SUITES
 from paper1_world_models.train import train
 
 

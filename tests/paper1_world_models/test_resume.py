@@ -18,8 +18,8 @@ from common.faults import SignalGuard
 from common.shards import open_shards
 from paper1_world_models import dataset, experiments
 from paper1_world_models.collect import collect
-from paper1_world_models.config import PRESETS, SUITES
-from paper1_world_models.rollout import env_spec
+from paper1_world_models.presets import PRESETS, SUITES
+from paper1_world_models.rollout_games import env_spec
 from paper1_world_models.train import main, open_data, train
 
 SMALL = {

@@ -7,7 +7,8 @@ import torch
 from torch.distributions import Categorical, MixtureSameFamily, Normal
 
 from common.config import resolve
-from paper1_world_models.config import PRESETS, SUITES, RNNConfig
+from paper1_world_models.config import RNNConfig
+from paper1_world_models.presets import PRESETS, SUITES
 from paper1_world_models.rnn import MDNRNN, Prediction, done_loss, mdn_nll, sample_next
 from paper1_world_models.train_rnn import learning_rate
 

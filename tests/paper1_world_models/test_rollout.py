@@ -10,11 +10,12 @@ import torch
 
 from common.env_wrapper import EnvSpec
 from common.errors import UserError
-from paper1_world_models import rollout
 from paper1_world_models.config import ControllerConfig, RNNConfig, VAEConfig
 from paper1_world_models.controller import ActionCodec, Controller
 from paper1_world_models.rnn import MDNRNN
-from paper1_world_models.rollout import Episode, LocalGames, Noise, Player, ProcessGames, ToyGames, grid, play
+from paper1_world_models.rollout import Episode, Noise, Player, grid, play
+from paper1_world_models.rollout_games import LocalGames, ToyGames, make_pixels
+from paper1_world_models.rollout_workers import ProcessGames
 from paper1_world_models.vae import VAE
 
 SPEC = EnvSpec("toy_dodge", {"native_actions": True, "size": 16})
@@ -58,13 +59,13 @@ def test_a_killed_worker_costs_nothing_but_time():
     def start_and_kill(rows, actions):
         calls.append(1)
         if len(calls) == 12:
-            os.kill(games.processes[1].pid, signal.SIGKILL)
+            os.kill(games.pool.processes[1].pid, signal.SIGKILL)
         return start(rows, actions)
 
     games.start = start_and_kill
     try:
         np.testing.assert_array_equal(scores(games), alone)
-        assert games.restarts == 1
+        assert games.pool.restarts == 1
     finally:
         games.close()
 
@@ -74,7 +75,7 @@ def test_workers_that_keep_dying_end_the_run():
     start = games.start
 
     def start_and_kill(rows, actions):
-        os.kill(games.processes[0].pid, signal.SIGKILL)
+        os.kill(games.pool.processes[0].pid, signal.SIGKILL)
         return start(rows, actions)
 
     games.start = start_and_kill
@@ -140,15 +141,14 @@ def test_candidates_share_their_noise():
     assert Noise.draw(0, 3, 10, 4, "mean").at([1], [0]) is None
 
 
-def test_episodes_are_cut_at_max_steps_and_watched():
-    frames = []
+def test_episodes_are_cut_at_max_steps():
     episodes = [Episode(0, 0, 3)]
     vae, rnn, controller = models()
     games = ToyGames(SPEC, 1)
     player = Player(vae, rnn, controller, 1)
     zero = np.zeros((1, controller.size), np.float32)
-    play(games, player, zero, episodes, Noise(None), 6, lambda episode, frame: frames.append(frame))
-    assert episodes[0].length == 6 == len(frames)
+    play(games, player, zero, episodes, Noise(None), 6)
+    assert episodes[0].length == 6
 
 
 def test_hopeless_episodes_are_extrapolated():
@@ -164,4 +164,4 @@ def test_hopeless_episodes_are_extrapolated():
 
 def test_pictures_are_required():
     with pytest.raises(UserError, match="square RGB"):
-        rollout.make_pixels(EnvSpec("CartPole-v1", {}))
+        make_pixels(EnvSpec("CartPole-v1", {}))

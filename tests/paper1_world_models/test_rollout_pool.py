@@ -9,7 +9,8 @@ from common.errors import UserError
 from paper1_world_models.config import ControllerConfig, RNNConfig, VAEConfig
 from paper1_world_models.controller import ActionCodec, Controller
 from paper1_world_models.rnn import MDNRNN
-from paper1_world_models.rollout import Noise, Player, grid, make_games, play
+from paper1_world_models.rollout import Noise, Player, grid, play
+from paper1_world_models.rollout_games import make_games
 from paper1_world_models.vae import VAE
 
 OPTIONS = {"native_actions": True, "render": "envpool", "size": 16, "crop": True}

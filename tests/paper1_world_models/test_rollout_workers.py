@@ -15,10 +15,11 @@ from paper1_world_models import rollout_workers
 from paper1_world_models.config import ControllerConfig, RNNConfig, VAEConfig
 from paper1_world_models.controller import ActionCodec, Controller
 from paper1_world_models.rnn import MDNRNN
-from paper1_world_models.rollout import LocalGames, Noise, Player, ProcessGames, ToyGames, grid, play
-from paper1_world_models.rollout_games import WorkerDied
-from paper1_world_models.rollout_workers import one_thread
+from paper1_world_models.rollout import Noise, Player, grid, play
+from paper1_world_models.rollout_games import LocalGames, ToyGames, WorkerDied
+from paper1_world_models.rollout_workers import ProcessGames
 from paper1_world_models.vae import VAE
+from paper1_world_models.worker_pool import one_thread
 
 SPEC = EnvSpec("toy_dodge", {"native_actions": True, "size": 16})
 
@@ -65,12 +66,12 @@ def test_a_worker_killed_while_both_turns_move(games, call):
         calls.append(1)
         requests = send(*args)
         if len(calls) == call:
-            os.kill(games.processes[1].pid, signal.SIGKILL)
+            os.kill(games.pool.processes[1].pid, signal.SIGKILL)
         return requests
 
     games._send = send_and_kill
     np.testing.assert_array_equal(scores(games), alone)
-    assert games.restarts == 1
+    assert games.pool.restarts == 1
 
 
 def test_answers_come_in_the_order_of_asking(games):
@@ -86,8 +87,8 @@ def test_answers_come_in_the_order_of_asking(games):
     np.testing.assert_array_equal(seen_b, local.step(b, np.zeros(12, int))[0])
     assert (seen_a != seen_b).any()
     games.start(b, np.zeros(12, int))
-    os.kill(games.processes[0].pid, signal.SIGKILL)
-    games.processes[0].join()
+    os.kill(games.pool.processes[0].pid, signal.SIGKILL)
+    games.pool.processes[0].join()
     with pytest.raises(WorkerDied):
         games.start(a, np.full(12, 2))()
     assert [len(waiting) for waiting in games.open] == [0, 0]
@@ -98,24 +99,24 @@ def test_an_interrupt_of_the_whole_group_leaves_the_workers_alive(games):
     """Ctrl-C on a terminal reaches them too, and the trainer still wants to end its generation."""
     rows = np.arange(4)
     before = games.reset(rows, [1, 2, 3, 4])
-    for process in games.processes:
+    for process in games.pool.processes:
         os.kill(process.pid, signal.SIGINT)
     np.testing.assert_array_equal(games.reset(rows, [1, 2, 3, 4]), before)
-    assert games.restarts == 0 and all(process.is_alive() for process in games.processes)
+    assert games.pool.restarts == 0 and all(process.is_alive() for process in games.pool.processes)
 
 
 def test_a_silent_worker_counts_as_dead(games, monkeypatch):
     games.reset(np.arange(2), [1, 2])
     monkeypatch.setattr(rollout_workers, "STEP_TIMEOUT", 0.3)
-    os.kill(games.processes[0].pid, signal.SIGSTOP)
+    os.kill(games.pool.processes[0].pid, signal.SIGSTOP)
     with pytest.raises(WorkerDied):
         games.start(np.arange(2), np.ones(2, int))()
-    assert games.restarts == 1
+    assert games.pool.restarts == 1
 
 
 def test_workers_are_started_with_one_thread(games):
     """Linux tells what a process was started with."""
-    environment = Path(f"/proc/{games.processes[0].pid}/environ")
+    environment = Path(f"/proc/{games.pool.processes[0].pid}/environ")
     if environment.exists():
         assert b"OPENBLAS_NUM_THREADS=1" in environment.read_bytes().split(b"\0")
 

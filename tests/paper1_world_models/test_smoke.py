@@ -6,7 +6,7 @@ from common.config import override
 from common.evaluate import evaluate
 from common.logger import read_metrics
 from paper1_world_models.agent import WorldModelsAgent
-from paper1_world_models.config import PRESETS, SUITES
+from paper1_world_models.presets import PRESETS, SUITES
 from paper1_world_models.train import train
 
 SMOKE = {

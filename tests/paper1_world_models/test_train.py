@@ -18,7 +18,7 @@ from common.config import override
 from common.errors import UserError
 from common.shards import open_shards
 from paper1_world_models.agent import WorldModelsAgent
-from paper1_world_models.config import PRESETS, SUITES
+from paper1_world_models.presets import PRESETS, SUITES
 from paper1_world_models.run import cpu_seconds
 from paper1_world_models.train import main, train
 

@@ -7,9 +7,10 @@ import pytest
 import torch
 
 from common.config import override
-from paper1_world_models.config import PRESETS, ControllerConfig, DreamConfig, RNNConfig, VAEConfig
+from paper1_world_models.config import ControllerConfig, DreamConfig, RNNConfig, VAEConfig
 from paper1_world_models.controller import ActionCodec, Controller
 from paper1_world_models.dream import Dreams, Starts
+from paper1_world_models.presets import PRESETS
 from paper1_world_models.rnn import MDNRNN, Prediction, sample_next
 from paper1_world_models.rollout import Player
 from paper1_world_models.train_controller import dream_fitness

@@ -1,0 +1,75 @@
+"""What a run will take: frames, gradient steps, memory and disk, for the block that train.py prints first."""
+
+from pathlib import Path
+
+from common.cli import start_block
+from common.errors import UserError
+from common.resources import forecast_disk, forecast_ram
+from paper1_world_models.config import Config
+from paper1_world_models.rollout import NOISE_STEPS
+
+HERE = Path(__file__).resolve().parent
+PUBLISHED = {32: {"V": 4_348_547, "M": 422_368, "C": 867}, 64: {"V": 4_446_915, "M": 1_678_785, "C": 1_088}}
+
+
+def describe(command, folder: Path | None, agent) -> str:
+    """The start block: what is to come, and whether it fits."""
+    cfg, repeat = command.config, agent.env.frames_per_step
+    counts = {
+        "V": sum(p.numel() for p in agent.vae.parameters()),
+        "M": sum(p.numel() for p in agent.rnn.parameters() if p.requires_grad),
+        "C": agent.controller.size,
+    }
+    rows = first_rows(cfg, repeat) + (cfg.iterations - 1) * cfg.collect.again_frames
+    on_disk = cfg.vae.size**2 * cfg.vae.channels + 4 * agent.codec.size + 7  # bytes per row
+    in_ram = 4 * cfg.vae.latents + 4 * agent.codec.size + 7
+    bound = "" if cfg.collect.ignore_end else " (at most: episodes may end early)"
+    exact, flag = folder is not None and cfg.collect.ignore_end, "--collect.episodes"
+    ram, noise = rows * in_ram, noise_bytes(cfg)
+    what, of_ram = f"latents{bound} and the scores' draws", flag if ram > noise else "--evolve.eval-episodes"
+    return start_block(
+        command,
+        run_dir=folder,
+        parameters=counts,
+        published=PUBLISHED.get(cfg.vae.latents) if command.preset == "paper" else None,
+        frames=rows * repeat,
+        policy_steps=rows,
+        updates=updates_to_come(cfg, repeat),
+        forecasts=[
+            forecast(forecast_disk, rows * on_disk, f"frames{bound}", flag, folder or HERE, refuse=exact),
+            forecast(forecast_ram, ram + noise, what, of_ram, refuse=exact),
+        ],
+        device=str(agent.device),
+    )
+
+
+def first_rows(cfg: Config, repeat: int) -> int:
+    """Rows of the first pass at most; --steps counts frames, and a row takes `repeat` of them."""
+    return min(cfg.collect.episodes * cfg.collect.max_steps, (cfg.steps or 10**12) // repeat)
+
+
+def updates_to_come(cfg: Config, repeat: int) -> dict[str, int]:
+    """Gradient steps and generations of all passes."""
+    further = cfg.iterations - 1
+    first = cfg.first_generations if further and cfg.first_generations else cfg.generations
+    return {
+        "V": cfg.epochs * first_rows(cfg, repeat) // cfg.vae.batch or cfg.vae.updates,
+        "M": (cfg.rnn.updates + further * cfg.rnn.again_updates) * cfg.rnn.train,
+        "generations of C": first + further * cfg.generations,
+    }
+
+
+def noise_bytes(cfg: Config) -> int:
+    """The largest table of draws for z (rollout.Noise): float32, an entry per episode, step and latent."""
+    episodes = max(cfg.evolve.eval_episodes, cfg.evolve.rollouts)
+    return 4 * episodes * NOISE_STEPS * cfg.vae.latents * (cfg.controller.z == "sample")
+
+
+def forecast(check, *args, refuse: bool) -> str:
+    """A forecast line; where it is an upper bound, or nothing runs yet, too much is a warning only."""
+    try:
+        return check(*args)
+    except UserError as error:
+        if refuse:
+            raise
+        return f"warning: {error}"
