@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.results import LEARNING, ROOT, Record, group_by, load_records, read_json
+from benchmarks.results import LEARNING, ROOT, SEED, Record, group_by, load_records, read_json
 from benchmarks.tables import PLOTS, TABLES, Column, Plot, Table
 from common.cli import run_main
 from common.errors import UserError
@@ -28,7 +28,6 @@ from common.flags import parse
 MARKER = re.compile(r"<!-- (table|plot):([\w.-]+) -->\n(.*?)<!-- /\1:\2 -->", re.S)
 OPENING = re.compile(r"<!-- (?:table|plot):[\w.-]+ -->")
 SKIPPED = {".venv", ".git", "runs", "attempts", "demo", "build", "node_modules", "_vizdoom"}
-SEED = re.compile(r"(--seed[ =])\d+")  # commands of one row differ in it alone
 EMPTY = "*No run is recorded yet.*"
 
 
@@ -65,7 +64,7 @@ def draw_table(table: Table, records: Sequence[Record], root: Path = ROOT) -> st
         return EMPTY + "\n"
     filled = [i for i in range(len(table.columns)) if any(line[i] for line in lines)]
     titles = [table.columns[i].title for i in filled]
-    right = ["---" if i == 0 else "---:" for i in filled]
+    right = ["---" if i == 0 or table.columns[i].code else "---:" for i in filled]
     body = [titles, right] + [[line[i] for i in filled] for line in lines]
     return "".join(f"| {' | '.join(cells)} |\n" for cells in body)
 
@@ -74,13 +73,14 @@ def run_rows(table: Table, records: Sequence[Record]) -> list[list[str]]:
     """One line of cells per group of runs, below the baselines that the first run knows."""
     groups = group_by(records, table.by)
     order = {label: i for i, label in enumerate(table.order)}
-    keys = sorted(groups, key=lambda key: (order.get(key[0], len(order)), *map(_sortable, key)))
+    place = {key: order.get(runs[0].get("label"), len(order)) for key, runs in groups.items()}
+    keys = sorted(groups, key=lambda key: (place[key], *map(_sortable, key)))
     lines = []
     for name in table.baselines if groups else ():
         value = groups[keys[0]][0].baseline(name)
         score = next(column for column in table.columns if column.value == "score.mean")
         if value is not None:
-            cells = {table.columns[0]: f"*{name}*", score: score.form.format(value)}
+            cells = {table.columns[0]: f"*{name.split('.')[-1]}*", score: score.form.format(value)}
             lines.append([cells.get(column, "") for column in table.columns])
     for key in keys:
         lines.append([cell(column, groups[key]) for column in table.columns])
@@ -112,7 +112,10 @@ def cell(column: Column, records: Sequence[Record]) -> str:
     if not values:
         return ""
     if any(isinstance(value, str) for value in values):
-        return "; ".join(dict.fromkeys(SEED.sub(r"\1S", str(value)) for value in values))
+        texts = list(dict.fromkeys(map(str, values)))
+        if column.code and len(texts) > 1:
+            texts = list(dict.fromkeys(SEED.sub(r"\1S", text) for text in texts))
+        return "; ".join(f"`{text}`" if column.code else text for text in texts)
     numbers = column.scale * np.asarray(values, np.float64)
     text = column.form.format(numbers.mean())
     if not column.spread:

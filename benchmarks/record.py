@@ -70,7 +70,7 @@ def record(args: RecordArgs) -> Path:
     result["preset"], result["train_seed"] = preset, seed
     if args.headline:
         result["headline"] = "yes"
-    if command := config.get("command"):  # sys.argv of train.py
+    if command := config.get("command"):  # sys.argv of train.py or experiments.py
         result.setdefault("train_command", train_command(command, seed))
     parts = [env, preset, args.name, f"s{seed}"]
     folder = args.out / paper / "-".join(re.sub(r"[^\w.]+", "_", part) for part in parts if part)
@@ -110,11 +110,29 @@ def curve_text(run: Path) -> str:
 
 
 def train_command(argv: Sequence[str], seed: int) -> str:
-    """sys.argv of train.py -> the command that repeats it anywhere: with its seed, without its folder."""
-    words = re.sub(r"(^|\0)--logdir[=\0][^\0]*", "", "\0".join(portable(list(argv[1:])))).split("\0")
-    if not any(word.split("=")[0] == "--seed" for word in words):
-        words += ["--seed", str(seed)]
-    return shlex.join(["python", Path(argv[0]).name, *(word for word in words if word)])
+    """sys.argv -> the command that repeats it anywhere: run folders as runs/NAME, train.py's seed written out.
+
+    experiments.py keeps its --seed where one was given: there it is the first held-out episode.
+    """
+    script, words, last = Path(argv[0]).name, [], {}
+    given = iter(word for text in argv[1:] for word in _split(text))
+    for word in given:
+        if word in ("--logdir", "--base", "--resume"):
+            last[word] = f"runs/{Path(next(given)).name}"
+        elif word == "--seed":
+            last[word] = next(given)
+        else:
+            words.append(word)
+    if script == "train.py" and "--resume" not in last:
+        last["--seed"] = str(seed)
+    for flag in ("--base", "--resume", "--seed", "--logdir"):
+        words += [flag, last[flag]] if flag in last else []
+    return shlex.join(["python", script, *portable(words)])
+
+
+def _split(word: str) -> list[str]:
+    """--flag=value -> --flag, value for the flags that train_command moves."""
+    return word.split("=", 1) if re.match(r"--(logdir|base|resume|seed)=", word) else [word]
 
 
 def portable(tree: Any) -> Any:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,7 +26,7 @@ CURVE = (
     *("frames", "policy_steps", "updates", "wall_s", "cpu_s"),
     *("ret_mean", "ret_low", "ret_high", "episodes"),
 )
-BASELINES = ("random", "blind", "optimum", "published")
+SEED = re.compile(r"(--seed |runs/\S*?-s)\d+")  # what the commands of one recipe differ in
 
 
 @dataclass(frozen=True)
@@ -49,12 +50,15 @@ class Record:
     def get(self, path: str) -> Any:
         """A value by its dotted name, out of eval.json, else out of config.json; None where there is none.
 
-        Made up here: paper, env, preset, way (share of the way from the better blind score to the optimum).
+        Made up here: paper, env, way (share of the way from the better blind score to the optimum), and
+        recipe (train_command with S for the seed).
         """
         if path == "way":
             return way_to_optimum(
                 self.get("score.mean"), *(self.baseline(name) for name in ("random", "blind", "optimum"))
             )
+        if path == "recipe":
+            return SEED.sub(r"\1S", self.eval["train_command"]) if "train_command" in self.eval else None
         if path == "paper":
             return self.folder.parent.name
         if path == "env":
@@ -66,8 +70,8 @@ class Record:
         return None
 
     def baseline(self, name: str) -> float | None:
-        """random, blind, optimum or published: stored as a number or as {"value", "protocol", "source"}."""
-        value = self.eval.get(name)
+        """random, blind, optimum, published, blind.others.no-op: a number, or {"value", "protocol", ...}."""
+        value = _dig(self.eval, name)
         return value.get("value") if isinstance(value, dict) else value
 
     def curve(self) -> dict[str, np.ndarray]:

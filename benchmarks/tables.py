@@ -2,8 +2,8 @@
 
 A document says where: `<!-- table:NAME -->` ... `<!-- /table:NAME -->`, or plot:NAME.  Rows are runs that
 agree in `by`, averaged over their seeds; `where` says which runs a table takes (dotted names in eval.json or
-config.json, and paper, env).  `rows="gate"` takes the rows of a list that eval.json holds under that name
-(dicts, or {name: value} for rows of "name" and "value").
+config.json, and paper, env, recipe: the command whatever its seed).  `rows="gate"` takes the rows of a list
+that eval.json holds under that name (dicts, or {name: value} for rows of "name" and "value").
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ class Column:
     form: str = "{:.0f}"
     scale: float = 1.0
     spread: bool = False  # mean ± standard deviation over the runs; of one run its 95 % interval
+    code: bool = False  # a command: in backticks, flush left
 
 
 RUN = Column("run", "label")
@@ -30,8 +31,8 @@ WAY = Column("of the way", "way", "{:.0f} %", scale=100)
 SEEDS = Column("seeds", "n")
 FRAMES = Column("frames", "frames", "{:,.0f}")
 CPU = Column("CPU minutes", "cpu_s", "{:.1f}", scale=1 / 60)
-HOURS = Column("wall hours", "wall_s", "{:.1f}", scale=1 / 3600)
-COMMAND = Column("command", "train_command")
+WALL = Column("wall minutes", "wall_s", "{:.1f}", scale=1 / 60)
+COMMAND = Column("command", "train_command", code=True)
 GATE = (
     Column("policy", "check"),
     Column("real", "real", "{:.0f}", spread=True),
@@ -48,7 +49,7 @@ class Table:
     columns: tuple[Column, ...]
     by: tuple[str, ...] = ("label",)  # runs that agree in these are one row
     order: tuple[str, ...] = ()  # labels in the order of their rows; others follow
-    baselines: tuple[str, ...] = ()  # rows of random, blind, optimum, published above the runs
+    baselines: tuple[str, ...] = ()  # rows above: random, blind, optimum, published, blind.others.NAME
     rows: str = ""  # name of a list of rows inside eval.json; their first column is their key
     file: str = ""  # take `rows` from this file below benchmarks/ (speed/NAME.json) instead of from runs
 
@@ -67,6 +68,11 @@ class Plot:
 
 ALL = ("random", "blind", "optimum", "published")
 PAPER1 = {"paper": "paper1_world_models"}
+DODGE = (
+    *("real environment", "dream only, 3 passes", "z only", "z + hidden layer", "untrained LSTM"),
+    *("dream only, 1 pass", "cheating: hard cut-off"),
+)
+DOOM = ("dream only", "under-trained model")
 
 TABLES: dict[str, Table] = {
     "paper1-rollouts": Table(
@@ -87,10 +93,11 @@ TABLES: dict[str, Table] = {
     ),
     "overview": Table(
         where={"headline": "yes"},
-        by=("paper", "env", "preset"),
+        by=("paper", "env", "preset", "label"),
         columns=(
             Column("paper", "paper"),
             Column("environment", "env"),
+            RUN,
             Column("preset", "preset"),
             Column("published", "published.value", "{:,.0f}"),
             Column("its frames", "published.frames", "{:,.0f}"),
@@ -101,35 +108,31 @@ TABLES: dict[str, Table] = {
             Column("blind", "blind.value", "{:.1f}"),
             Column("optimum", "optimum.value", "{:.1f}"),
             CPU,
+            WALL,
         ),
     ),
     "paper1-toy_dodge": Table(
         where={**PAPER1, "group": "toy_dodge"},
-        columns=(RUN, SCORE, WAY, DREAM, SEEDS, FRAMES, CPU),
+        columns=(RUN, SCORE, WAY, DREAM, SEEDS, FRAMES, CPU, WALL),
         baselines=ALL,
-        order=(
-            "real environment",
-            "dream only, 3 passes",
-            "z only",
-            "z + hidden layer",
-            "untrained LSTM",
-            "dream only, 1 pass",
-            "cheating: hard cut-off",
-        ),
+        order=DODGE,
     ),
     "paper1-toy_dodge-commands": Table(
-        where={**PAPER1, "group": "toy_dodge"}, columns=(RUN, COMMAND), baselines=()
+        where={**PAPER1, "group": "toy_dodge"}, columns=(RUN, COMMAND), by=("recipe",), order=DODGE
     ),
     "paper1-takecover": Table(
         where={**PAPER1, "group": "doom_takecover"},
-        columns=(RUN, SCORE, DREAM, EPISODES, SEEDS, FRAMES, CPU),
-        baselines=ALL,
-        order=("dream only", "dream only, eyes closed", "under-trained model"),
+        columns=(RUN, SCORE, DREAM, EPISODES, SEEDS, FRAMES, CPU, WALL),
+        baselines=("random", "blind.others.no-op", "blind.others.held", "blind", "optimum", "published"),
+        order=DOOM,
+    ),
+    "paper1-takecover-commands": Table(
+        where={**PAPER1, "env": "doom_takecover"}, columns=(RUN, COMMAND), by=("recipe",), order=DOOM
     ),
     "paper1-takecover-temperature": Table(
         where={**PAPER1, "group": "doom_takecover temperature"},
         by=("temperature",),
-        columns=(Column("temperature", "temperature", "{:.2f}"), DREAM, SCORE, EPISODES, SEEDS, CPU),
+        columns=(Column("temperature", "temperature", "{:.2f}"), DREAM, SCORE, EPISODES, SEEDS, CPU, WALL),
     ),
     "paper1-takecover-gate": Table(
         where={**PAPER1, "group": "doom_takecover", "label": "dream only"},
@@ -161,8 +164,14 @@ TABLES: dict[str, Table] = {
     ),
     "paper1-carracing": Table(
         where={**PAPER1, "env": "CarRacing-v3"},
-        columns=(RUN, SCORE, EPISODES, Column("laps", "lap_finished", "{:.0f} %", 100), SEEDS, FRAMES, HOURS),
+        columns=(
+            *(RUN, SCORE, EPISODES, Column("laps", "lap_finished", "{:.0f} %", 100)),
+            *(SEEDS, FRAMES, CPU, WALL),
+        ),
         baselines=ALL,
+    ),
+    "paper1-carracing-commands": Table(
+        where={**PAPER1, "env": "CarRacing-v3"}, columns=(RUN, COMMAND), by=("recipe",)
     ),
 }
 

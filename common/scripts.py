@@ -72,7 +72,7 @@ def eval_main(
     lines = score_lines(env, result, baselines) + entry_lines(entries)
     print("\n".join(lines))
     path = folder / "eval.json"
-    command = shlex.join(["python", Path(sys.argv[0]).name, *given])
+    command = shlex.join(["python", "eval.py", *given])  # whoever calls: experiments.py, make demo
     write_eval(path, result, env, baselines, paper=paper, command=command, **entries)
     print(f"wrote {path}")
     if options.render:

@@ -1,6 +1,8 @@
 """Results as data: runs are recorded without this machine's paths, and the READMEs say what the files say."""
 
 import json
+import re
+import shlex
 from pathlib import Path
 
 import pytest
@@ -9,7 +11,11 @@ from benchmarks import figures, record, tables
 from benchmarks.figures import EMPTY, draw, draw_table, plot_data, stale
 from benchmarks.results import CURVE, LEARNING, ROOT, load_records, read_curve
 from benchmarks.tables import Column, Plot, Table
+from common.cli import parse_train
+from common.config import to_json
 from common.errors import UserError
+from paper1_world_models import train
+from paper1_world_models.presets import PRESETS, SUITES
 
 HEAD = ",".join(CURVE)
 RUNS = Table(
@@ -69,7 +75,7 @@ def test_a_recorded_run_is_complete_and_portable(tmp_path):
     data = json.loads((folder / "eval.json").read_text())
     assert (data["frames"], data["cpu_s"], data["wall_s"]) == (2000, 90, 50)  # the curve's last row
     assert (data["label"], data["group"], data["preset"]) == ("z only", "toy_dodge", "tiny")
-    assert data["train_command"] == "python train.py --seed 3"
+    assert data["train_command"] == "python train.py --seed 3 --logdir runs/x"
     assert all(str(ROOT) not in path.read_text() for path in folder.iterdir())
     assert read_curve(folder / "curve.csv")["ret_mean"].tolist() == [30, 150]
 
@@ -84,8 +90,20 @@ def test_the_command_can_be_repeated_anywhere():
         "--rnn.hidden=8",
         "--logdir=b",
     ]
-    assert record.train_command(argv, 2) == "python train.py --env toy_dodge --rnn.hidden=8 --seed 2"
-    assert record.train_command(["train.py", "--seed=4"], 4) == "python train.py --seed=4"
+    wanted = "python train.py --env toy_dodge --rnn.hidden=8 --seed 2 --logdir runs/b"
+    assert record.train_command(argv, 2) == wanted
+    assert record.train_command(["train.py", "--seed=4", "--steps", "9"], 4) == (
+        "python train.py --steps 9 --seed 4"
+    )
+    assert record.train_command(["train.py", "--resume", "/x/a"], 4) == "python train.py --resume runs/a"
+
+
+def test_the_seed_of_an_experiment_is_its_own():
+    """experiments.py --seed is the first held-out episode, not the base run's seed."""
+    words = [f"{ROOT}/paper1_world_models/experiments.py", "cheat", "--base", f"{ROOT}/runs/dodge-s2/"]
+    assert record.train_command(words, 2) == "python experiments.py cheat --base runs/dodge-s2"
+    command = "python experiments.py cheat --base runs/dodge-s2 --seed 50000"
+    assert record.train_command([*words, "--seed", "50000"], 2) == command
 
 
 def test_lists_of_plain_values_take_one_line():
@@ -132,7 +150,8 @@ def test_a_table_averages_the_seeds_of_a_label(recorded):
     assert lines[2].startswith("| *random* | 25.5 |") and lines[4].startswith("| *optimum* | 200.0 |")
     assert not any("published" in line for line in lines)  # nothing was published
     assert "| real environment | 190.0 ± 10.0 | 94 % | 101.0 ± 1.0 | 3 | 1.5 |" in lines[5]
-    assert "| python train.py --seed S |" in lines[5]  # one command for the three seeds
+    assert "| `python train.py --seed S --logdir runs/x` |" in lines[5]  # one command for the three seeds
+    assert "| `python train.py --seed 0 --logdir runs/x` |" in lines[6]
     assert "| z only | 133.8 (130.8 to 136.8) | 60 % |  | 1 |" in lines[6]  # one run: its own interval
 
 
@@ -142,6 +161,23 @@ def test_rows_inside_runs_and_empty_tables(recorded):
     table = draw_table(Table({"label": "z only"}, columns, rows="sweep"), records)
     assert table == "| tics | real |\n| --- | ---: |\n| 20 | 1.0 |\n| 40 | 3.0 |\n"
     assert draw_table(Table({"label": "nothing"}, columns), records).strip() == EMPTY
+
+
+def test_runs_of_one_recipe_share_a_row_and_beaten_baselines_have_theirs(tmp_path):
+    blind = {"value": 40.0, "others": {"no-op": {"value": 20.0}}}
+    for seed, command in ((0, "a --base runs/x-s0"), (1, "a --base runs/x-s1"), (1, "b --seed 50000")):
+        mean = 50.0 + seed + len(command)
+        run = write_run(tmp_path, seed, mean, train_command=command, label=command[0])
+        data = json.loads((run / "eval.json").read_text())
+        (run / "eval.json").write_text(json.dumps({**data, "blind": blind}))
+        keep(run, tmp_path / "out", "--name", command[0])
+    columns = (tables.RUN, tables.SCORE, tables.COMMAND)
+    table = Table({}, columns, by=("recipe",), baselines=("blind.others.no-op", "blind"), order=("b",))
+    lines = draw_table(table, load_records(tmp_path / "out")).splitlines()
+    assert lines[1] == "| --- | ---: | --- |"
+    assert lines[2:4] == ["| *no-op* | 20.0 |  |", "| *blind* | 40.0 |  |"]
+    assert lines[4].startswith("| b | 65.0 ") and lines[4].endswith("| `b --seed 50000` |")
+    assert lines[5].startswith("| a | 68.5 ± 0.7 ") and lines[5].endswith("| `a --base runs/x-sS` |")
 
 
 def test_speed_tables_come_from_their_file(tmp_path):
@@ -216,3 +252,35 @@ def test_every_recorded_run_can_be_read_and_names_its_row():
         assert run.get("score.episodes") >= 1 and run.get("label") and run.get("group"), run.folder
         assert (run.curve()["frames"][1:] >= run.curve()["frames"][:-1]).all(), run.folder
         assert str(ROOT) not in (run.folder / "config.json").read_text(), run.folder
+
+
+def flat(tree: dict, prefix: str = "") -> dict:
+    """Nested settings as {dotted name: value}."""
+    leaves = {}
+    for name, value in tree.items():
+        leaves |= flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {f"{prefix}{name}": value}
+    return leaves
+
+
+def test_every_recorded_command_gives_the_recorded_settings():
+    """What a table tells a reader to type still means what was run; paper 1, whose parser this is."""
+    seen = 0
+    for run in load_records():
+        command = shlex.split(run.get("train_command"))
+        assert run.get("command").startswith("python eval.py --checkpoint"), run.folder
+        if command[1] != "train.py" or run.get("paper") != "paper1_world_models":
+            continue
+        options = {"default_env": "toy_dodge", "description": "", "extra": train.Extra}
+        cfg = parse_train(command[2:], PRESETS, SUITES, **options).config
+        now, then = flat(json.loads(json.dumps(to_json(cfg)))), flat(run.config["config"])
+        different = {name for name, value in then.items() if now.get(name) != value}
+        assert different <= {"logdir", "vae.gate"}, (run.folder.name, different)  # gates only stop a run
+        seen += 1
+    assert seen
+
+
+def test_experiments_start_from_runs_whose_command_is_shown():
+    commands = [run.get("train_command") for run in load_records()]
+    folders = {match for command in commands for match in re.findall(r"--logdir (\S+)", command)}
+    bases = {match for command in commands for match in re.findall(r"--base (\S+)", command)}
+    assert bases and bases <= folders
