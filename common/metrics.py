@@ -22,21 +22,25 @@ from common.scores import (
     aggregates,
     area_under_curve,
     atari_game,
+    atari_records,
     atari_scores,
     bootstrap_ci,
+    final_score,
     human_normalised,
     iqm,
     normalised_matrix,
+    record_aggregates,
     summarise,
     way_to_optimum,
 )
 
 __all__ = [
-    "Meter", "active_units", "aggregate_ci", "aggregates", "area_under_curve", "atari_game", "atari_scores",
-    "bootstrap_ci", "categorical_entropy", "categorical_usage", "code_usage", "continue_accuracy",
-    "explained_variance", "gaussian_entropy", "grad_norms", "horizon_error", "human_normalised",
-    "iqm", "kl_categorical", "kl_gaussian", "model_size_mb", "normalised_matrix", "parameter_counts",
-    "peak_memory_mb", "recon_mse", "reward_accuracy", "summarise", "way_to_optimum",
+    "Meter", "active_units", "aggregate_ci", "aggregates", "area_under_curve", "atari_game", "atari_records",
+    "atari_scores", "bootstrap_ci", "categorical_entropy", "categorical_usage", "code_usage",
+    "continue_accuracy", "explained_variance", "final_score", "gaussian_entropy", "grad_norms",
+    "horizon_error", "human_normalised", "iqm", "kl_categorical", "kl_gaussian", "model_size_mb",
+    "normalised_matrix", "parameter_counts", "peak_memory_mb", "recon_mse", "record_aggregates",
+    "reward_accuracy", "summarise", "way_to_optimum",
 ]  # fmt: skip
 EPS = 1e-12
 

@@ -3,13 +3,18 @@
 The aggregates over several games follow Agarwal et al. 2021, "Deep RL at the Edge of the Statistical
 Precipice" (rliable): a matrix [R, G] of R runs x G games, mean and median over the games' run means, IQM and
 optimality gap over all R x G entries.  Random, human and published Atari scores are data: atari_scores.json.
-Letters: E episodes, R runs, G games.  NumPy only.
+DreamerV2's four aggregates over 55 games count against human records too: atari_records.json.  Of runs:
+    python -m common.scores RUN_DIR RUN_DIR ...
+Letters: E episodes or evaluations, R runs, G games.  NumPy only.
 """
 
 from __future__ import annotations
 
+import csv
 import json
-from collections.abc import Callable, Mapping
+import sys
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping
 from functools import cache
 from pathlib import Path
 
@@ -18,6 +23,7 @@ import numpy as np
 from common.errors import UserError
 
 ATARI_FILE = Path(__file__).with_name("atari_scores.json")
+RECORDS_FILE = Path(__file__).with_name("atari_records.json")
 TIE = 1e-9  # IRIS' Pong mean equals the human score: the paper counts it as superhuman
 
 
@@ -95,13 +101,23 @@ def atari_scores() -> dict:
     return json.loads(ATARI_FILE.read_text(encoding="utf-8"))
 
 
-def atari_game(name: str) -> str:
-    """`atari_bank_heist`, `ALE/BankHeist-v5`, `bankheist` -> `BankHeist`; UserError if no score is known."""
+@cache
+def atari_records() -> dict:
+    """The table of random, human and record scores, and of four agents at 200M frames (55 games)."""
+    return json.loads(RECORDS_FILE.read_text(encoding="utf-8"))
+
+
+def atari_game(name: str, games: Iterable[str] | None = None) -> str:
+    """`atari_bank_heist`, `ALE/BankHeist-v5`, `bankheist` -> `BankHeist`; UserError if no score is known.
+
+    games: of which table; None: the 26 of Atari 100k.
+    """
     plain = name.removeprefix("ALE/").removeprefix("atari_").split("-")[0].replace("_", "").lower()
-    for game in atari_scores()["games"]:
+    games = list(atari_scores()["games"] if games is None else games)
+    for game in games:
         if game.lower() == plain:
             return game
-    raise UserError(f"no human score for {name!r}; known games: {', '.join(atari_scores()['games'])}")
+    raise UserError(f"no human score for {name!r}; known games: {', '.join(games)}")
 
 
 def human_normalised(game: str, score):
@@ -148,3 +164,73 @@ def aggregate_ci(
         key: tuple(float(edge) for edge in np.percentile([draw[key] for draw in draws], [tail, 100 - tail]))
         for key in draws[0]
     }
+
+
+# --- DreamerV2's four aggregates ------------------------------------------------------------------
+
+
+def final_score(steps, returns, window: float) -> float:
+    """The score of one run: the mean of its evaluations in the last `window` steps.  [E], [E] -> scalar"""
+    steps, returns = np.asarray(steps, np.float64), np.asarray(returns, np.float64)
+    if not len(steps):
+        raise UserError("a run without an evaluation has no score: train it for longer")
+    return float(returns[steps > steps.max() - window].mean())
+
+
+def record_aggregates(
+    scores: Mapping[str, Iterable[float]], baselines: Mapping[str, Mapping[str, float]] | None = None
+) -> dict[str, float | int]:
+    """{game: final raw scores, one per seed} -> gamer median and mean, record mean and clipped record mean.
+
+    Normalised between random and the human gamer, or random and the human world record (DreamerV2, table 1).
+    Every seed is normalised and clipped on its own before seeds are averaged, then games (table K.1).
+    The clip is from above: a game below random still counts against the agent.  baselines: other table rows.
+    """
+    rows = atari_records()["games"] | dict(baselines or {})
+    gamer, record, clipped = [], [], []  # one number per game
+    for name, values in scores.items():
+        row, seeds = rows[atari_game(name, rows)], np.array(list(values), np.float64)
+        gains = seeds - row["random"]  # [R]
+        gamer.append((gains / (row["gamer"] - row["random"])).mean())
+        relative = gains / (row["record"] - row["random"])
+        record.append(relative.mean())
+        clipped.append(np.minimum(relative, 1).mean())
+    return {
+        "gamer_median": float(np.median(gamer)),
+        "gamer_mean": float(np.mean(gamer)),
+        "record_mean": float(np.mean(record)),
+        "clipped_record_mean": float(np.mean(clipped)),
+        "games": len(gamer),
+    }
+
+
+def scores_of_runs(folders: Iterable[str | Path], window: float = 2e6) -> dict[str, list[float]]:
+    """Run folders (config.json, curve.csv) -> {game: final scores, one per run}, for `record_aggregates`."""
+    found = defaultdict(list)
+    for folder in map(Path, folders):
+        try:
+            env = json.loads((folder / "config.json").read_text(encoding="utf-8"))["config"]["env"]
+            with open(folder / "curve.csv", newline="", encoding="utf-8") as file:
+                rows = list(csv.DictReader(file))
+        except (OSError, ValueError, KeyError) as error:
+            raise UserError(f"{folder} is no run folder with a curve ({error})") from error
+        steps, returns = ([float(row[name]) for row in rows] for name in ("frames", "ret_mean"))
+        found[atari_game(env, atari_records()["games"])].append(final_score(steps, returns, window))
+    return dict(found)
+
+
+def main() -> None:
+    """Print the aggregates of the run folders that are given."""
+    scores = scores_of_runs(sys.argv[1:])
+    if not scores:
+        raise UserError("give the run folders whose scores are to be aggregated")
+    for game, values in scores.items():
+        print(f"{game:20s} {np.mean(values):12,.1f}  ({len(values)} runs)")
+    for name, value in record_aggregates(scores).items():
+        print(f"{name:20s} {value:12.4g}")
+
+
+if __name__ == "__main__":
+    from common.cli import run_main
+
+    run_main(main)
