@@ -110,7 +110,7 @@ def curve_text(run: Path) -> str:
 
 
 def train_command(argv: Sequence[str], seed: int) -> str:
-    """sys.argv -> the command that repeats it anywhere: run folders as runs/NAME, train.py's seed written out.
+    """sys.argv -> the command that repeats it anywhere: folders as runs/NAME, train.py's seed written out.
 
     experiments.py keeps its --seed where one was given: there it is the first held-out episode.
     """

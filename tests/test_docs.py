@@ -16,9 +16,11 @@ import tomllib
 from functools import cache
 from pathlib import Path
 
+import numpy as np
 import pytest
 import tyro
 
+from benchmarks.results import CURVE, LEARNING, load_records
 from common.cli import parse_eval, parse_train, parse_visualize
 from common.config import fields_of, override, resolve
 from common.env_wrapper import SUITES as ENV_SUITES
@@ -31,7 +33,6 @@ from paper1_world_models import experiments, visualize
 from paper1_world_models import train as train_script
 from paper1_world_models.config import Config
 from paper1_world_models.presets import PRESETS, SUITES
-from paper1_world_models.run import CURVE
 
 ROOT = Path(__file__).resolve().parents[1]
 PAPER1 = ROOT / "paper1_world_models"
@@ -425,14 +426,113 @@ def test_every_result_file_is_explained(run, capsys):
 
 
 def test_the_papers_that_are_here_are_marked_so():
-    rows = [
-        row for row in table_rows(section(README, "## The five papers")) if row[2] in ("here", "not yet here")
-    ]
+    """`here` with recorded results, `being built` with a folder alone."""
+    states = ("here", "being built", "not yet here")
+    rows = [row for row in table_rows(section(README, "## The five papers")) if row[2] in states]
     assert len(rows) == 6
     for _, folder, state, *_ in rows:
         name = re.search(r"\w+", folder)[0]
-        assert (ROOT / name).is_dir() == (state == "here"), f"README says that {name} is {state}"
+        is_state = states[0 if (LEARNING / name).is_dir() else 1 if (ROOT / name).is_dir() else 2]
+        assert state == is_state, f"README says that {name} is {state}, it is {is_state}"
     assert f"{sum(row[2] == 'here' for row in rows)}" == "1", "README: 'Paper 1 is here' is no longer all"
+
+
+def test_the_matrix_of_papers_and_toys_is_what_the_runs_say():
+    part = section(README, "### Which paper learns which toy").split("\n## ")[0]
+    toys = re.findall(r"`(toy_\w+)`", part.split("|---")[0])
+    assert toys == [name for name in toys if check_name(name) is None] and len(toys) == 4
+    rows = {row[0].strip("`"): dict(zip(toys, row[1:], strict=True)) for row in table_rows(part)}
+    way: dict[tuple[str, str], list[float]] = {}
+    for run in load_records():
+        if run.get("env") in toys:
+            way.setdefault((run.get("paper"), run.get("env")), []).append(run.get("way"))
+    assert rows.keys() == {paper for paper, _ in way}, "a row for each paper with recorded toys"
+    for paper, cells in rows.items():
+        for toy, cell in cells.items():
+            measured = way.get((paper, toy))
+            assert bool(cell) >= bool(measured), f"README: no word on {paper} and {toy}"
+            assert cell.startswith("learns") == bool(measured and max(measured) >= 0.85), (paper, toy, cell)
+
+
+def means(label: str, name: str = "score.mean") -> np.ndarray:
+    """That number of the recorded toy_dodge runs of paper 1, by seed: [3]"""
+    runs = [run for run in load_records() if run.get("group") == "toy_dodge" and run.get("label") == label]
+    return np.array([run.get(name) for run in sorted(runs, key=lambda run: run.get("train_seed"))])
+
+
+def signed(values: np.ndarray) -> str:
+    """Three paired differences in words: +8, -51 and +62"""
+    first, second, third = (f"{value:+.0f}" for value in values)
+    return f"{first}, {second} and {third}"
+
+
+def between(values: np.ndarray, word: str = "to") -> str:
+    return f"{values.min():.0f} {word} {values.max():.0f}"
+
+
+def words_of(path: Path) -> str:
+    """The text in one line."""
+    return " ".join(text(path).split())
+
+
+def test_what_the_text_says_of_toy_dodge_is_what_the_runs_say():
+    full, z, hidden = means("real environment"), means("z only"), means("z + hidden layer")
+    random = means("untrained LSTM")
+    one, cheat = means("dream only, 1 pass"), means("cheating: hard cut-off")
+    one_dream, cheat_dream = (
+        means(label, "dream.mean") for label in ("dream only, 1 pass", "cheating: hard cut-off")
+    )
+    readme, guide = words_of(PAPER), words_of(GUIDE)
+    answers = words_of(ROOT / "solutions" / "paper1_world_models" / "ANSWERS.md")
+    assert full.min() > max(z.max(), hidden.max(), random.max())
+    assert f"by {between(full - z)} points in the three seeds" in readme
+    assert f"scores {between(full - random)} points less" in readme
+    assert f"z alone: {signed(random - z)} points" in readme and f"layer: {signed(hidden - z)}." in readme
+    dream, real = f"{one_dream.mean():.0f} points in the dream", f"{one.mean():.0f}"
+    assert f"{dream} and {real} outside" in readme and f"{dream}, {real} in reality" in answers
+    assert f"bring {means('dream only, 3 passes').mean():.0f}." in readme
+    cheated = f"{cheat_dream.mean():.0f} points in the dream and {cheat.mean():.0f} in reality"
+    assert cheated in readme and cheated in answers
+    assert f"by {between(full - z)} points of `z` alone and by {between(full - random)} of the" in answers
+    assert f"is {signed(random - z)} points" in answers
+    without = np.concatenate([z, hidden, random])
+    assert f"anywhere between {between(without, 'and')}, in no reliable order" in guide
+    assert f"in the dream {between(one_dream)}, in reality {between(one)}" in guide
+    assert f"{between(cheat_dream)} in the dream, {between(cheat)} in reality" in guide
+
+
+def test_what_the_text_says_of_takecover_is_what_the_runs_say():
+    runs = [run for run in load_records() if run.get("env") == "doom_takecover"]
+    under = next(run for run in runs if run.get("label") == "under-trained model")
+    dream, real, noop = under.get("dream.mean"), under.get("score.mean"), under.baseline("blind.others.no-op")
+    assert (
+        f"{dream:.0f} and {real:.0f} (one seed; the prototype 1,059 and 162), no-op {noop:.0f}"
+        in words_of(GUIDE)
+    )
+    tau = [run for run in runs if run.get("group") == "doom_takecover temperature"]
+    scores = np.array([run.get("score.mean") for run in tau])
+    edges = np.array([run.get("score.ci95") for run in tau])
+    answers = words_of(ROOT / "solutions" / "paper1_world_models" / "ANSWERS.md")
+    assert f"lie between {between(scores, 'and')}, and each interval holds parts of all the others" in answers
+    assert edges[:, 0].max() < edges[:, 1].min()
+
+
+def test_what_the_text_says_of_speed_is_what_was_measured():
+    rows = json.loads((ROOT / "benchmarks" / "speed" / "paper1_rollouts.json").read_text())["rows"]
+    best = [
+        max(row["steps_per_cpu_s"] for name, row in rows.items() if name.startswith(f"{backend}, lockstep"))
+        for backend in ("stock", "exact", "fast")
+    ]
+    lean, port = (
+        rows[f"stock, one process per rollout, batch 1{v}"]["steps_per_cpu_s"]
+        for v in ("", ", V decodes too")
+    )
+    over_lean, over_port = ([f"{rate / base:.1f}" for rate in best] for base in (lean, port))
+    wanted = (
+        "drawing {} times the first row, the same bits drawn faster (`exact`) {} times, the light renderer "
+        "(`fast`) {} times; against the second row {}, {} and {} times."
+    )
+    assert wanted.format(*over_lean, *over_port) in words_of(PAPER)
 
 
 def test_every_environment_of_the_table_exists():
