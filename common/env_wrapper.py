@@ -34,6 +34,7 @@ __all__ = [
     "make_vector_env",
     "resolve_name",
     "scores",
+    "takes",
 ]
 
 headless.set_defaults()  # before anything imports pygame or mujoco
@@ -112,6 +113,12 @@ def frames_per_step(name: str, options: dict[str, Any] | None = None) -> int:
     """Environment frames per action: the option (or default) that repeats actions in this suite."""
     merged = _of_mode(_with_defaults(resolve_name(name)[0], options), "train")
     return int(merged.get("frame_skip", merged.get("action_repeat", 1)))
+
+
+def takes(name: str, option: str) -> bool:
+    """Has this environment such an option?"""
+    name = resolve_name(name)[0]
+    return option in _adapter(suite_of(name)).options(name)
 
 
 def can_terminate(name: str, options: dict[str, Any] | None = None) -> bool:

@@ -95,19 +95,20 @@ def check_resume(command: Any) -> None:
 class OnlineRun:
     """Environments, replay, log, curve and checkpoints of one run.
 
-    The config has, besides RunConfig: obs, env_options, prefill, train_every, train_updates, pretrain (all in
+    The config has, besides RunConfig: obs, image_size, env_options, prefill, train_every, train_updates, pretrain (all in
     environment frames or updates), eval_episodes, checkpoint_every, log_every, replay.capacity.
     """
 
     def __init__(self, paper: Paper, cfg: Any, device: Any, folder: Path | None):
-        from common.env_wrapper import EnvSpec
+        from common.env_wrapper import EnvSpec, takes
         from common.replay_storage import storage_bytes
         from common.resources import forecast_ram
         from common.seeding import derive, seed_everything
         from common.spaces import Spaces
 
         self.paper, self.cfg, self.device, self.folder = paper, cfg, device, folder
-        options = dict(cfg.env_options) | ({} if cfg.obs == "auto" else {"obs": cfg.obs})
+        options = {"size": cfg.image_size} if takes(cfg.env, "size") else {}
+        options |= dict(cfg.env_options) | ({} if cfg.obs == "auto" else {"obs": cfg.obs})
         self.spec = EnvSpec(cfg.env, options)
         self.repeat = self.spec.frames_per_step
         self.total = cfg.steps or paper.presets["paper"].steps

@@ -137,7 +137,9 @@ class Config(RunConfig):
     obs: Literal["auto", "vector", "pixels", "both"] = "auto"
     """What the agent sees: auto all there is (of DeepMind Control: pixels)."""
     env_options: dict[str, int | float | bool | str] = field(default_factory=dict)
-    """Options of the environment, such as size 64."""
+    """Options of the environment, such as actions discrete."""
+    image_size: int = 64
+    """Side of the pictures in pixels, 64 or 32, where the environment lets us choose."""
     conv: ConvConfig = ConvConfig()
     rssm: RSSMConfig = RSSMConfig()
     model: ModelConfig = ModelConfig()
@@ -192,6 +194,7 @@ TINY = Config(
     threads=1,
     eval_every=500,
     eval_episodes=16,
+    image_size=32,
     conv=ConvConfig(depth=8, units=64),
     rssm=RSSMConfig(deter=64, hidden=64, stoch=16),
     model=ModelConfig(units=64, cont_layers=2, lr=1e-3),
@@ -235,14 +238,13 @@ _ATARI_ENV = {
     "env_options": {"sticky": 0.25, "noop_max": 30, "life_loss": True, "resize": "bilinear"}
 }  # TF2's wrappers; a lost life ends the episode
 SUITES = {
-    "toy": {"tiny": {"env_options": {"size": 32}}},
-    "toy_catch": {"tiny": {"env_options": {"size": 32, "gray": True}, "model.kl_scale": 0.1}},
+    "toy_catch": {"tiny": {"env_options": {"gray": True}, "model.kl_scale": 0.1}},
     "dmc": {
-        "tiny": {"env_options": {"size": 32, "render_quality": "fast"}},
+        "tiny": {"env_options": {"render_quality": "fast"}},
         "cpu": {"env_options": {"render_quality": "fast"}},
     },
     "atari": {
-        "tiny": _ATARI | {"env_options": {**_ATARI_ENV["env_options"], "size": 32}},
+        "tiny": _ATARI | _ATARI_ENV,
         "cpu": _ATARI | _ATARI_ENV,
         "paper": _ATARI | _ATARI_ENV,
     },

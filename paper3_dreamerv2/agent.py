@@ -105,16 +105,12 @@ class DreamerV2Agent:
         generator: torch.Generator | None = None,
     ) -> Dream:
         """Watch C rows, then imagine H rows, with given actions or the actor's own (common/agent.py)."""
-        rows = self.tensors(context)
-        C = rows["is_first"].shape[1]
-        given = self.spaces.encode(torch.from_numpy(np.asarray(context["act"])).to(self.device))  # [B, C, A]
-        before = torch.cat([torch.zeros_like(given[:, :1]), given[:, :-1]], 1)
-        before = before * (~rows["is_first"])[..., None]
-        embed = self.model.encoder(rows)
-        post, _ = self.model.rssm.observe(embed, before, rows["is_first"], generator=generator)
+        given = self.spaces.encode(torch.from_numpy(np.array(context["act"])).to(self.device))  # [B, C, A]
+        C = given.shape[1]
+        post, _ = self.watch(context, generator)
         states, acts = [post], list(given.unbind(1))
         if horizon and actions is not None:
-            planned = self.spaces.encode(torch.from_numpy(np.asarray(actions)).to(self.device))  # [B, H, A]
+            planned = self.spaces.encode(torch.from_numpy(np.array(actions)).to(self.device))  # [B, H, A]
         state = State(*(part[:, -1] for part in post))
         for i in range(horizon):
             state = self.model.rssm.imagine(state, acts[-1], generator, temperature)
@@ -124,6 +120,15 @@ class DreamerV2Agent:
         feat = State(*(torch.cat(parts, 1) for parts in zip(*states, strict=True))).feat  # [B, C + H, F]
         act = self.spaces.decode(torch.stack(acts, 1))
         return Dream(self.decode(feat), act, C, *self.heads(feat)).check()
+
+    @torch.no_grad()
+    def watch(self, rows: dict, generator: torch.Generator | None = None) -> tuple[State, State]:
+        """Posteriors, and priors beside them, of real rows: obs, act, is_first [B, T, ...] -> [B, T, ...]"""
+        seen = self.tensors(rows)
+        act = self.spaces.encode(torch.from_numpy(np.array(rows["act"])).to(self.device))  # [B, T, A]
+        before = torch.cat([torch.zeros_like(act[:, :1]), act[:, :-1]], 1)  # what led to each row
+        before = before * (~seen["is_first"])[..., None]
+        return self.model.rssm.observe(self.model.encoder(seen), before, seen["is_first"], generator=generator)
 
     def decode(self, feat: Tensor) -> dict[str, np.ndarray]:
         """Features as observations.  [B, T, F] -> {key: [B, T, ...]}"""
