@@ -138,7 +138,7 @@ def options(name: str) -> dict[str, Any]:
 
 
 def make(name: str, mode: str = "train", obs: str = "auto", **options) -> gym.Env:
-    """Start MineRL; where it is missing, one line says what it needs and what comes nearest."""
+    """Start MineRL; where it is missing, one line says what it needs and what will come nearest."""
     if obs not in ("auto", "both"):
         raise UserError(f"{name} has an image and a vector: obs={obs!r} is not possible, leave it at auto")
     try:
@@ -148,6 +148,6 @@ def make(name: str, mode: str = "train", obs: str = "auto", **options) -> gym.En
         raise UserError(
             f"{name} needs MineRL ({error}), which plain pip cannot build: install Java 8 (openjdk-8-jdk), "
             "xvfb and the patched wheel v0.4.4-patched of danijar/minerl in an environment of its own "
-            "(numpy<1.24); nearest without it: --env voxel_navigate"
+            "(numpy<1.24); voxel_navigate will come nearest without it, but is not here yet"
         ) from error
     return Minecraft(old_gym.make(TASKS[name]), **options)
