@@ -417,6 +417,7 @@ def test_every_result_file_is_explained(run, capsys):
     part = section(PAPER, "## What is logged")
     eval_script.main(["--checkpoint", str(run), "--episodes", "2", "--threads", "1"])
     result = json.loads((run / "eval.json").read_text())
+    assert result["command"] == f"python eval.py --checkpoint {run} --episodes 2 --threads 1"
     ours = result.keys() - {"env", "seed", "paper", "command", "eval_cpu_s", "eval_wall_s"}
     explained = set(CODE.findall(part))
     for name in {*CURVE, *ours, *result["score"]}:
