@@ -42,10 +42,11 @@ def test_baselines_lie_where_they_were_measured(skip4):
 
 
 def test_skip_one_is_harder_for_a_uniform_policy():
+    """Measured over 200 episodes: 203, sd 100 (the article: 210, sd 108).  The band is 3 standard errors."""
     env = make_env("doom_takecover")
-    returns = play(env, lambda t, rng: int(rng.integers(3)), range(50_000, 50_030))
+    returns = play(env, lambda t, rng: int(rng.integers(3)), range(50_000, 50_100))
     env.close()
-    assert returns.mean() == pytest.approx(209, abs=3 * 107 / np.sqrt(30))
+    assert returns.mean() == pytest.approx(203, abs=3 * 100 / np.sqrt(100))
 
 
 def test_the_time_out_truncates_after_2100_tics(skip4):
