@@ -31,6 +31,7 @@ from benchmarks.one_by_one import EPISODE, Ports, Size, Timing, candidates, mode
 from common.cli import run_main
 from common.errors import UserError
 from common.flags import parse
+from common.meters import cpu_seconds
 
 FILE = Path(__file__).parent / "speed" / "paper1_rollouts.json"
 PORTS = "one process per rollout, batch 1"
@@ -66,14 +67,6 @@ QUICK = {
 }
 
 
-def cpu_seconds(pids: list[int]) -> float:
-    """CPU time of this process and those; NaN for others where the system (not Linux) does not tell."""
-    try:
-        return time.process_time() + sum(time.clock_gettime((~pid << 3) | 2) for pid in pids)
-    except OSError:
-        return float("nan")
-
-
 def lockstep(backend: str, workers: int, width: float, size: Size) -> Timing:
     """Our engine: all games at once.  workers 0: the games live in this process."""
     from paper1_world_models.rollout import Episode, Noise, Player, play
@@ -86,7 +79,6 @@ def lockstep(backend: str, workers: int, width: float, size: Size) -> Timing:
         games = ProcessGames(spec(backend), size.slots, workers, (64, 64, 3))
     else:
         games = LocalGames(spec(backend), size.slots)
-    pids = [process.pid for process in getattr(games, "processes", [])]
     vae, rnn, controller = models(width)
     player, params = Player(vae, rnn, controller, size.slots), candidates(size.slots, controller.size)
     noise = Noise.draw(0, 1, EPISODE, 32, "sample")
@@ -94,7 +86,7 @@ def lockstep(backend: str, workers: int, width: float, size: Size) -> Timing:
 
     def run(steps: int) -> list[Episode]:
         episodes = [Episode(i, 0, 100 + i % 8) for i in range(size.slots)]
-        mark = lambda: marks.append((cpu_seconds(pids), time.perf_counter()))  # noqa: E731
+        mark = lambda: marks.append((cpu_seconds(), time.perf_counter()))  # noqa: E731
         marks.clear()
         play(games, player, params, episodes, noise, steps, each_step=mark)
         mark()

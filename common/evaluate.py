@@ -7,7 +7,6 @@ started is counted: taking the first E that end instead would prefer short ones.
 
 from __future__ import annotations
 
-import resource
 import time
 from collections import defaultdict
 from collections.abc import Callable, Sequence
@@ -19,6 +18,7 @@ from gymnasium.vector import AsyncVectorEnv, SyncVectorEnv
 
 from common.agent import Agent
 from common.dreams import Episode
+from common.meters import cpu_seconds
 from common.metrics import summarise
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ class Result:
     infos: dict[str, np.ndarray] = field(default_factory=dict)  # numbers in the envs' last infos, [E]
     episodes: list[Episode] = field(default_factory=list)  # the first `record` ones, row by row
     wall_s: float = 0.0
-    cpu_s: float = 0.0  # env worker processes included, once they have ended
+    cpu_s: float = 0.0  # env worker processes included
 
     def score(self) -> dict:
         """Mean, sd, ci95, iqm, median, min, max, episodes, length: the `score` block of eval.json."""
@@ -66,7 +66,7 @@ def evaluate(
     env = env or agent.env
     most = num_envs or (MAX_TOYS if suite_of(env.name) == "toy" else MAX_ENVS)
     rounds = -(-episodes // most)
-    clock, cpu = time.perf_counter(), _cpu_seconds()
+    clock, cpu = time.perf_counter(), cpu_seconds()
     envs = env.make_vector(-(-episodes // rounds), "eval", backend=backend)  # equally full rounds
     try:
         if env != agent.env and hasattr(agent, "check_env"):
@@ -74,7 +74,7 @@ def evaluate(
         result = play(agent, envs, episodes, seed, **kwargs)
     finally:
         envs.close()
-    result.wall_s, result.cpu_s = time.perf_counter() - clock, _cpu_seconds() - cpu
+    result.wall_s, result.cpu_s = time.perf_counter() - clock, cpu_seconds() - cpu
     return result
 
 
@@ -160,12 +160,6 @@ def _numbers(info: dict, i: int) -> list[tuple[str, float]]:
         if value.dtype.kind in "biuf" and info.get(f"_{name}", np.ones(len(value), bool))[i]:
             found.append((name, float(value[i])))
     return found
-
-
-def _cpu_seconds() -> float:
-    """CPU time of this process and of its children that have ended."""
-    usages = (resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
-    return sum(usage.ru_utime + usage.ru_stime for usage in usages)
 
 
 class _Recorder:

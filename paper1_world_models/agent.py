@@ -168,6 +168,11 @@ class WorldModelsAgent:
     @torch.inference_mode()
     def decode(self, z: Tensor) -> np.ndarray:
         """Latents as pictures.  [..., Z] -> uint8 [..., H, W, C]"""
+        if not self.vae.can_draw:
+            raise UserError(
+                "this model was carried for its controller alone, without V's decoder: it plays but draws "
+                "nothing; look at the run that it came from"
+            )
         frames = self.vae.decode(z.flatten(0, -2)).mul(255).round().to(torch.uint8)
         return frames.unflatten(0, z.shape[:-1]).cpu().numpy()
 
@@ -214,6 +219,8 @@ class WorldModelsAgent:
             codec = ActionCodec(codec["kind"], codec["size"], tuple(codec["low"]), tuple(codec["high"]))
             weights = data["weights"]
             agent = cls(cfg, EnvSpec(**data["env"]), codec, weights["controller"].numpy(), device)
+            if not any(name.startswith("vae.decoder.") for name in weights):
+                agent.vae.forget_decoder()
             for name, part in (("vae", agent.vae), ("rnn", agent.rnn)):
                 part.load_state_dict({k[4:]: v for k, v in weights.items() if k.startswith(f"{name}.")})
             agent.starts = Starts(starts["mu"].float().to(device), starts["logvar"].float().to(device))

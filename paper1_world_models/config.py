@@ -69,6 +69,8 @@ class VAEConfig:
     """Gradient steps; 0: --epochs passes over the data."""
     gate: float = 0.35
     """V passes when its held-out error is below this share of the mean image's error."""
+    half_gate: float = 0.0
+    """The same after half of the updates; 0: nobody looks."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -59,7 +59,7 @@ class Evolution:
             name: {
                 k: v
                 for k, v in vars(part).items()
-                if _is_number(v) and k not in ("B", "D", "C", "dC", "pop_sorted")
+                if _is_number(v) and k not in ("B", "D", "C", "dC", "pop_sorted", "ary")  # `ask` makes them
             }
             for name, part in (("es", es), ("sm", sm), ("sigma", es.adapt_sigma))
         }

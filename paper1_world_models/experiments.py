@@ -18,6 +18,10 @@ if not __package__:  # run as a script: the repository root, not this folder, go
 
     sys.path[0] = str(pathlib.Path(__file__).resolve().parents[1])
 
+import os
+
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # read when numpy is imported: a second thread only spins
+
 import json
 import sys
 from dataclasses import dataclass
@@ -100,31 +104,27 @@ def sweep_curve(args: Args) -> list[dict]:
 
     from paper1_world_models.agent import WorldModelsAgent
     from paper1_world_models.dream import Dreams, dream_returns
-    from paper1_world_models.gates import Table
     from paper1_world_models.rollout import Episode, Noise, play
     from paper1_world_models.rollout_games import make_games
+    from paper1_world_models.worlds import TablePlayer, ends_of, sweep
 
     agent = WorldModelsAgent.load(args.base)
     cfg, repeat = agent.cfg, agent.env.frames_per_step
-    if agent.codec.kind != "thirds":
-        raise UserError(
-            f"a sweep needs left, stay and right; {agent.env.name} has actions {agent.codec.kind}"
-        )
+    if not ends_of(agent.codec):
+        raise UserError(f"a sweep needs left and right; {agent.env.name} has actions {agent.codec.kind}")
     games = make_games(agent.env, min(cfg.evolve.slots, args.episodes), 1, (cfg.vae.size,) * 2 + (3,))
     rows = []
     for half in (2, 3, 5, 10, 15, 20, 25, 30, 40, 50, 75):  # in policy steps
-        t = np.arange(cfg.dream.max_steps)
-        line = np.where(t // half % 2 == 0, 1.0, -1.0).astype(np.float32)
-        table = np.broadcast_to(line[None, :, None], (args.episodes, len(t), 1))
+        line = sweep(agent.codec, half, cfg.dream.max_steps)  # [T, 1]
+        table = np.broadcast_to(line, (args.episodes, *line.shape))
         episodes = [Episode(i, 0, args.seed + i) for i in range(args.episodes)]
         vectors = np.arange(args.episodes, dtype=np.float32)[:, None]
-        real = play(games, Table(table, agent.codec, games.slots), vectors, episodes, Noise(None))
+        real = play(games, TablePlayer(table, agent.codec, games.slots), vectors, episodes, Noise(None))
         generator = torch.Generator().manual_seed(args.seed)
         world = Dreams(agent.rnn, agent.starts, cfg.dream, generator)
         starts = agent.starts.pick(200, generator)
-        dreamt = dream_returns(
-            world, lambda r, d, step, v=line: torch.full((len(r), 1), float(v[step])), starts
-        )
+        actions = torch.from_numpy(line)
+        dreamt = dream_returns(world, lambda r, d, t, a=actions: a[t].expand(len(r), 1), starts)
         rows.append(
             {
                 "label": f"half-period {half * repeat}",

@@ -21,23 +21,30 @@ def describe(command, folder: Path | None, agent) -> str:
         "C": agent.controller.size,
     }
     rows = first_rows(cfg, repeat) + (cfg.iterations - 1) * cfg.collect.again_frames
-    on_disk = cfg.vae.size**2 * cfg.vae.channels + 4 * agent.codec.size + 7  # bytes per row
-    in_ram = 4 * cfg.vae.latents + 4 * agent.codec.size + 7
+    run = folder or command.resume
+    # Carried here for its controller alone (carry.py): frames and latents are elsewhere.
+    is_carried = command.extra.stage == "controller" and not (run and (run / "data").exists())
+    stored = 0 if is_carried else rows
+    on_disk = stored * (cfg.vae.size**2 * cfg.vae.channels + 4 * agent.codec.size + 7)  # bytes
+    latents = stored * (4 * cfg.vae.latents + 4 * agent.codec.size + 7)
+    noise = noise_bytes(cfg)
     bound = "" if cfg.collect.ignore_end else " (at most: episodes may end early)"
     exact, flag = folder is not None and cfg.collect.ignore_end, "--collect.episodes"
-    ram, noise = rows * in_ram, noise_bytes(cfg)
-    what, of_ram = f"latents{bound} and the scores' draws", flag if ram > noise else "--evolve.eval-episodes"
+    what, of_ram = (
+        f"latents{bound} and the scores' draws",
+        flag if latents > noise else "--evolve.eval-episodes",
+    )
     return start_block(
         command,
         run_dir=folder,
         parameters=counts,
         published=PUBLISHED.get(cfg.vae.latents) if command.preset == "paper" else None,
-        frames=rows * repeat,
-        policy_steps=rows,
+        frames=None if is_carried else rows * repeat,
+        policy_steps=None if is_carried else rows,
         updates=updates_to_come(cfg, repeat),
         forecasts=[
-            forecast(forecast_disk, rows * on_disk, f"frames{bound}", flag, folder or HERE, refuse=exact),
-            forecast(forecast_ram, ram + noise, what, of_ram, refuse=exact),
+            forecast(forecast_disk, on_disk, f"frames{bound}", flag, folder or HERE, refuse=exact),
+            forecast(forecast_ram, latents + noise, what, of_ram, refuse=exact),
         ],
         device=str(agent.device),
     )

@@ -1,30 +1,16 @@
-"""What the stages of a run share: its folder, its log, its environment and its off switch."""
+"""What the stages of a run share: its folder, its log, its curve, its environment and its off switch."""
 
-import contextlib
-import multiprocessing
-import os
-import resource
-import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from common.atomic import atomic_write
+import numpy as np
+
 from common.env_wrapper import EnvSpec
 from common.faults import SignalGuard
 from common.logger import Logger
+from common.loop import Curve
+from common.meters import Meter, peak_memory_mb
 from paper1_world_models.config import Config
-
-CURVE = (
-    "frames",
-    "policy_steps",
-    "updates",
-    "wall_s",
-    "cpu_s",
-    "ret_mean",
-    "ret_low",
-    "ret_high",
-    "episodes",
-)
 
 
 class Stopped(Exception):
@@ -40,11 +26,18 @@ class Run:
     folder: Path
     log: Logger
     guard: SignalGuard
-    curve: list[dict] = field(default_factory=list)  # the rows of curve.csv
     frames: int = 0  # frames taken from the real environment so far, all uses together
-    started: float = field(default_factory=time.time)
-    cpu_before: float = field(default_factory=lambda: cpu_seconds())  # another run in this process, imports
-    spent: tuple[float, float] = (0.0, 0.0)  # wall and CPU seconds of earlier processes of this run
+    meter: Meter = field(default_factory=Meter)  # of the present stage
+    is_busy: bool = False  # was anything left to do when the present stage began?
+    curve: Curve = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.curve = Curve(self.folder)
+
+    def stage(self, name: str, total: int, start: int, unit: str = "updates") -> None:
+        """Begin a stage in the log, at the step that its saved state is at."""
+        self.log.stage(name, total=total, unit=unit, start=start)
+        self.meter, self.is_busy = Meter(), start < total
 
     def state(self, stage: str, iteration: int) -> Path:
         """Folder of a stage's resumable state."""
@@ -55,35 +48,19 @@ class Run:
         if self.guard.stop_requested:
             raise Stopped
 
-    def _clock(self) -> tuple[float, float]:
-        return time.time() - self.started, cpu_seconds() - self.cpu_before
+    def costs(self) -> dict[str, float]:
+        """Rates and milliseconds since the last call, and the peak of memory."""
+        return {**self.meter.rates(), **peak_memory_mb()}
+
+    def scored(self, updates: int, returns: np.ndarray) -> None:
+        """A row of curve.csv: a score on held-out seeds and what it took (DESIGN section 10)."""
+        self.curve.add(self.frames, self.frames // self.spec.frames_per_step, updates, returns)
+
+    def totals(self) -> dict:
+        """What a saved state of the controller stage keeps of the run."""
+        return {"frames": self.frames, "curve": self.curve.rows, "spent": list(self.curve.totals())}
 
     def go_on_from(self, parts: dict) -> None:
-        """Take frames, curve and clocks over from a saved state of the controller stage."""
-        self.frames, self.curve = parts["frames"], parts["curve"]
-        now, before = self._clock(), parts["spent"]
-        self.spent = tuple(max(s, b - n) for s, b, n in zip(self.spent, before, now, strict=True))
-
-    def totals(self) -> tuple[float, float]:
-        """Wall and CPU seconds of the run so far, earlier processes counted in."""
-        return tuple(n + s for n, s in zip(self._clock(), self.spent, strict=True))
-
-    def add_to_curve(self, updates: int, mean: float, low: float, high: float, episodes: int) -> None:
-        """A row of curve.csv: a score on held-out seeds and what it took (DESIGN section 10)."""
-        steps = self.frames // self.spec.frames_per_step
-        values = (self.frames, steps, updates, *self.totals(), mean, low, high, episodes)
-        self.curve.append(dict(zip(CURVE, values, strict=True)))
-        with atomic_write(self.folder / "curve.csv") as file:
-            rows = [",".join(f"{row[c]:.10g}" for c in CURVE) for row in self.curve]
-            file.write("\n".join([",".join(CURVE), *rows, ""]).encode())
-
-
-def cpu_seconds() -> float:
-    """CPU time of this process, of its ended children and, on Linux, of its living workers."""
-    own, children = resource.getrusage(resource.RUSAGE_SELF), resource.getrusage(resource.RUSAGE_CHILDREN)
-    total = own.ru_utime + own.ru_stime + children.ru_utime + children.ru_stime
-    for worker in multiprocessing.active_children():
-        with contextlib.suppress(OSError):  # it has just ended, or this is no Linux
-            ticks = Path(f"/proc/{worker.pid}/stat").read_text().rpartition(")")[2].split()[11:13]
-            total += sum(map(int, ticks)) / os.sysconf("SC_CLK_TCK")
-    return total
+        """Take frames, curve and clocks over from such a state."""
+        self.frames = parts["frames"]
+        self.curve.restore({"rows": parts["curve"], "spent": parts["spent"]})

@@ -12,6 +12,10 @@ if not __package__:  # run as a script: the repository root, not this folder, go
 
     sys.path[0] = str(pathlib.Path(__file__).resolve().parents[1])
 
+import os
+
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # read when numpy is imported: a second thread only spins
+
 import json
 import sys
 from dataclasses import dataclass
@@ -29,7 +33,8 @@ HERE = Path(__file__).resolve().parent
 PAPER = "paper1_world_models"
 RESUMABLE = {  # what a resumed run may change: nothing that finished stages depend on
     *("generations", "iterations", "eval_every", "checkpoint_every", "num_envs", "threads", "device"),
-    *("logdir", "gates", "vae.gate", "vae.lr", "rnn.lr", "evolve.eval_episodes", "evolve.slots"),
+    *("logdir", "gates", "vae.gate", "vae.half_gate", "vae.lr", "rnn.lr"),
+    *("evolve.eval_episodes", "evolve.slots"),
 }
 LONGER = {"vae.updates": "latents/00.npy", "rnn.updates": "state/controller-00"}  # until this is there
 
@@ -40,6 +45,8 @@ class Extra:
 
     stage: Literal["all", "collect", "vae", "rnn", "controller"] = "all"
     """Stop after this stage; with --resume its predecessors are taken from the run folder."""
+    carry: str = ""
+    """With --resume: write what the controller stage needs into this new folder (at most 8 MB), and exit."""
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -48,15 +55,21 @@ def main(argv: list[str] | None = None) -> None:
         argv, PRESETS, SUITES, default_env="toy_dodge", description=__doc__.split("\n")[0], extra=Extra
     )
     from common.device import pick_device  # torch from here on
+    from paper1_world_models.carry import carry
     from paper1_world_models.forecast import describe
     from paper1_world_models.rollout_games import env_spec
 
     device = pick_device(command.config.device, command.config.threads)
     if command.resume:
         check_resume(command)
+    elif command.extra.carry:
+        raise UserError(f"--carry {command.extra.carry}: of which run?  Add --resume RUN_FOLDER")
     agent = new_agent(command.config, env_spec(command.config), device)
     if command.dry_run:
         print(describe(command, None, agent))
+        return
+    if command.extra.carry:
+        print(carry(command.resume, Path(command.extra.carry)))
         return
     folder = command.resume or new_run_dir(
         command.config.logdir, command.config.env, command.config.seed, HERE
@@ -64,8 +77,9 @@ def main(argv: list[str] | None = None) -> None:
     print(describe(command, folder, agent), flush=True)
     kept = {}
     if command.resume:  # the command that began the run is what repeats it
-        first = json.loads((folder / "config.json").read_text())["command"]
-        kept = {"command": first, "resumed_with": sys.argv}
+        stored = json.loads((folder / "config.json").read_text())
+        kept = {name: stored[name] for name in ("command", "carried") if name in stored}
+        kept["resumed_with"] = sys.argv
     save_config(folder, command.config, paper=PAPER, preset=command.preset, **kept)
     finished = train(command.config, folder, device, command.extra.stage)
     has_model = (folder / "model.pt").exists()
@@ -79,7 +93,10 @@ def main(argv: list[str] | None = None) -> None:
 def check_resume(command) -> None:
     """Refuse flags that would not fit what the run has already made."""
     folder = command.resume
-    stored = from_json(Config, json.loads((folder / "config.json").read_text())["config"])
+    told = json.loads((folder / "config.json").read_text())
+    if told.get("carried") and command.extra.stage != "controller":  # neither frames nor optimisers are there
+        raise UserError(f"{folder} was carried here for its controller alone: add --stage controller")
+    stored = from_json(Config, told["config"])
     for name, value in changes(stored, command.config).items():
         if name in RESUMABLE or (name in LONGER and not (folder / LONGER[name]).exists()):
             continue
@@ -98,6 +115,7 @@ def train(cfg: Config, folder: Path, device, last_stage: str) -> bool:
     from paper1_world_models.agent import WorldModelsAgent
     from paper1_world_models.collect import collect
     from paper1_world_models.dataset import encode_shards
+    from paper1_world_models.pictures import draw_open_loop
     from paper1_world_models.rollout_games import env_spec
     from paper1_world_models.run import Run, Stopped
     from paper1_world_models.train_controller import train_controller
@@ -128,6 +146,8 @@ def train(cfg: Config, folder: Path, device, last_stage: str) -> bool:
                     break
                 data = encode_shards(agent.vae, shards, folder / "latents", iteration)
                 train_rnn(run, agent, data, iteration)
+                if run.is_busy:
+                    draw_open_loop(run, agent, shards)
                 publish(agent, folder, iteration, "rnn")
                 if last_stage == "rnn":
                     break

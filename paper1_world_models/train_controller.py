@@ -5,25 +5,29 @@ import torch
 
 from common.checkpoint import RunState
 from common.errors import UserError
-from common.scores import bootstrap_ci
 from common.seeding import derive
 from paper1_world_models.agent import WorldModelsAgent
 from paper1_world_models.dataset import Latents, Windows, make_batch
 from paper1_world_models.dream import Dreams, dream_returns, evolved_policy
 from paper1_world_models.evolve import Basis, Evolution, as_tensor, generation_seeds, held_out_seeds
-from paper1_world_models.gates import dream_failures, dream_table, judge
+from paper1_world_models.gates import judge_dream
+from paper1_world_models.pictures import draw_agent
 from paper1_world_models.rollout import NOISE_STEPS, Noise, Player, grid, play
 from paper1_world_models.rollout_games import Games, make_games
 from paper1_world_models.run import Run
+from paper1_world_models.worlds import dream_table
 
 
 def train_controller(run: Run, agent: WorldModelsAgent, data: Latents | None, iteration: int) -> None:
     """Evolve, checkpoint every generation, score the mean vector on held-out seeds; ends with it in
     agent.params."""
     cfg, evolve = run.cfg, run.cfg.evolve
+    first_of_many = iteration == 0 and cfg.iterations > 1
+    generations = (cfg.first_generations or cfg.generations) if first_of_many else cfg.generations
+    fitness_of = dream_fitness if cfg.train_in == "dream" else real_fitness
     saved = RunState(run.state("controller", iteration))
     found = saved.load()
-    run.log.stage(f"controller-{iteration:02d}", unit="generations", start=found[0] if found else 0)
+    run.stage(f"controller-{iteration:02d}", generations, found[0] if found else 0, "generations")
     games = make_games(run.spec, evolve.slots, cfg.num_envs, (cfg.vae.size, cfg.vae.size, cfg.vae.channels))
     try:
         if found is None:
@@ -31,32 +35,39 @@ def train_controller(run: Run, agent: WorldModelsAgent, data: Latents | None, it
             if cfg.train_in == "dream":
                 table = dream_table(run, agent, games)
                 run.log.scalars(0, {f"gate/{n}/{k}": v for n, row in table.items() for k, v in row.items()})
-                judge(run, "the dream", dream_failures(table))
+                judge_dream(run, table, iteration)
         else:
             matrix = found[1]["basis"]
             basis = Basis(None if matrix is None else matrix.numpy(), agent.controller.size)
         evolution = Evolution(basis.size, evolve.population, evolve.sigma, derive(cfg.seed, "cma", iteration))
-        if found is not None:
-            evolution.load_state_dict(found[1]["evolution"])
+        if found is None:
+            saved.save(0, {"evolution": None, "basis": basis.matrix, **run.totals()})
+        else:
             run.go_on_from(found[1])
-        first_of_many = iteration == 0 and cfg.iterations > 1
-        generations = (cfg.first_generations or cfg.generations) if first_of_many else cfg.generations
+            if found[0] > 0:
+                evolution.load_state_dict(found[1]["evolution"])
         while evolution.generation < generations:
-            g = evolution.generation
-            params = basis(evolution.ask())  # [P, n]
-            returns = (dream_fitness if cfg.train_in == "dream" else real_fitness)(
-                run, agent, games, params, g, iteration
-            )
-            evolution.tell(returns)
+            g, frames = evolution.generation, run.frames
+            with run.meter.timed("cma"):
+                params = basis(evolution.ask())  # [P, n]
+            with run.meter.timed("play"):
+                returns = fitness_of(run, agent, games, params, g, iteration)
+            with run.meter.timed("cma"):
+                evolution.tell(returns)
             agent.params = np.float32(basis(evolution.mean))  # the mean, not the luckiest sample
+            run.meter.add(generations=1)
+            if cfg.train_in == "real":
+                run.meter.add(frames=run.frames - frames)
             run.log.progress(g + 1, updates=g + 1, ret=returns.mean())
             fitness = {"mean": returns.mean(), "best": returns.max(), "worst": returns.min()}
-            run.log.scalars(g + 1, {**fitness, "sigma": evolution.es.sigma, "frames": run.frames})
+            fitness |= {"sigma": evolution.es.sigma, "frames": run.frames}
+            run.log.scalars(g + 1, {**fitness, **run.costs()})
             last = g + 1 == generations
             if last or (cfg.eval_every and (g + 1) % cfg.eval_every == 0):
                 score(run, agent, games, g + 1, iteration)
-            state = {"evolution": evolution.state_dict(), "basis": basis.matrix}
-            state |= {"frames": run.frames, "curve": run.curve, "spent": run.totals()}
+            if last:
+                draw_agent(run, g + 1, agent)
+            state = {"evolution": evolution.state_dict(), "basis": basis.matrix, **run.totals()}
             saved.save(g + 1, state)
             agent.stage, agent.iteration = "controller", iteration
             agent.save(run.folder / "model.pt")
@@ -112,14 +123,13 @@ def score(run: Run, agent: WorldModelsAgent, games: Games, generation: int, iter
     episodes = grid(1, seeds)
     player = Player(agent.vae, agent.rnn, agent.controller, games.slots)
     returns = play(games, player, agent.params[None], episodes, noise, each_step=run.leave_if_asked)
-    low, high = bootstrap_ci(returns)
     laps = float(np.mean([e.lap for e in episodes]))
     mean = float(returns.mean())
     run.log.scalars(generation, {"test_return": mean, "test_sd": returns.std(), "test_lap_finished": laps})
     run.log.note(
         f"generation {generation}: {mean:.1f} +- {returns.std():.1f} over {len(returns)} held-out episodes"
     )
-    run.add_to_curve(generation, mean, low, high, len(returns))
+    run.scored(generation, returns)
     return mean
 
 

@@ -1,6 +1,7 @@
 """Step 3: train M on sequences of latents (paper 1, appendix A.2)."""
 
 import math
+from collections import defaultdict
 
 import torch
 
@@ -15,6 +16,9 @@ from paper1_world_models.gates import judge, rnn_failures
 from paper1_world_models.rnn import MDNRNN, State, done_loss, mdn_nll
 from paper1_world_models.run import Run
 from paper1_world_models.train_vae import linear_end
+
+LOG_EVERY = 50  # updates
+WINDOWS, CHUNKS = 4, 8  # batches of a held-out score; chunks of a row of the held-out stream, where there are
 
 
 def losses_of(
@@ -65,66 +69,95 @@ def train_rnn(run: Run, agent: WorldModelsAgent, data: Latents, iteration: int) 
         rnn.load_state_dict(parts["model"])
         optim.load_state_dict(parts["optim"])
         state = tuple(s.to(device) for s in parts["carry"])
-    run.log.stage(f"rnn-{iteration:02d}", total=updates, start=start)
+    run.stage(f"rnn-{iteration:02d}", updates, start)
     rnn.train()
     for step in range(start, updates):
-        seq = batches(step)
         generator.manual_seed(derive(seed, "noise", step))
-        batch = make_batch(data, seq, generator, cfg.score_end_frame, device)
-        state = rnn.initial(cfg.batch) if seq.new_stream else tuple(s.detach() for s in state)
-        losses, masks, state = losses_of(rnn, batch, state)
-        means = {name: masked_mean(value, masks[name]) for name, value in losses.items()}
-        optim.zero_grad(set_to_none=True)
-        sum(means.values()).backward()
-        norm = torch.nn.utils.get_total_norm([p.grad for p in params])
-        torch.nn.utils.clip_grad_value_(params, cfg.clip)  # by element, as the authors do
-        for group in optim.param_groups:
-            group["lr"] = learning_rate(cfg, step, updates)
-        if not guard.skip(means, norm):
-            optim.step()
-        else:
-            state = rnn.initial(cfg.batch)  # the carried state may be infected
+        with run.meter.timed("batch"):
+            seq = batches(step)
+            batch = make_batch(data, seq, generator, cfg.score_end_frame, device)
+        with run.meter.timed("update"):
+            state = rnn.initial(cfg.batch) if seq.new_stream else tuple(s.detach() for s in state)
+            losses, masks, state = losses_of(rnn, batch, state)
+            means = {name: masked_mean(value, masks[name]) for name, value in losses.items()}
+            optim.zero_grad(set_to_none=True)
+            sum(means.values()).backward()
+            norm = torch.nn.utils.get_total_norm([p.grad for p in params])
+            torch.nn.utils.clip_grad_value_(params, cfg.clip)  # by element, as the authors do
+            for group in optim.param_groups:
+                group["lr"] = learning_rate(cfg, step, updates)
+            if not guard.skip(means, norm):
+                optim.step()
+            else:
+                state = rnn.initial(cfg.batch)  # the carried state may be infected
         done = step + 1
+        run.meter.add(updates=1, frames=seq.valid.size)
         run.log.accumulate({**means, "grad_norm": norm})
         run.log.progress(done, updates=done)
-        if done % 50 == 0 or done == updates:
-            run.log.scalars(done)
+        if done % LOG_EVERY == 0 or done == updates:
+            run.log.scalars(done, run.costs())
         if done % run.cfg.checkpoint_every == 0 or done == updates or run.guard.stop_requested:
+            log_scores(run, done, evaluate(rnn, data, test_eps, run.cfg.seed))
             carry = [s.detach() for s in state]
             saved.save(done, {"model": rnn.state_dict(), "optim": optim.state_dict(), "carry": carry})
             run.leave_if_asked()
-    scores = evaluate(rnn, data, test_eps, run)
-    run.log.scalars(updates, {f"test_{k}": v for k, v in scores.items()})
+    scores = evaluate(rnn, data, test_eps, run.cfg.seed)
     if cfg.train:
         judge(run, "M", rnn_failures(scores))
+    else:
+        log_scores(run, updates, scores)
     return scores
 
 
+def log_scores(run: Run, step: int, scores: dict[str, float]) -> None:
+    """A row of what `evaluate` found."""
+    run.log.scalars(step, {f"test_{name}": value for name, value in scores.items()})
+
+
 @torch.inference_mode()
-def evaluate(rnn: MDNRNN, data: Latents, episodes, run: Run, batches: int = 4) -> dict[str, float]:
+def evaluate(rnn: MDNRNN, data: Latents, episodes, seed: int) -> dict[str, float]:
     """Held-out NLL per dimension beside two baselines on the same steps, and the heads' losses beside theirs.
 
-    nll_standard_normal: z_{t+1} ~ N(0, 1).  nll_copy_last: z_{t+1} ~ N(z_t, s_d^2) with the best s_d per
-    dimension.
+    The held-out episodes are read as the training reads its own: as a stream whose state is carried, or in
+    windows.  nll_standard_normal: z_{t+1} ~ N(0, 1).  nll_copy_last: z_{t+1} ~ N(z_t, s_d^2) with the best
+    s_d per dimension.
     """
-    cfg, device = rnn.cfg, next(rnn.parameters()).device
-    sampler = Windows(data, episodes, cfg.batch, cfg.length, derive(run.cfg.seed, "rnn test"))
-    generator = torch.Generator().manual_seed(run.cfg.seed)
-    sums: dict[str, list] = {}
+    device = next(rnn.parameters()).device
+    sampler, batches = held_out_sampler(rnn.cfg, data, episodes, derive(seed, "rnn test"))
+    generator = torch.Generator().manual_seed(seed)
+    sums, counts, state = defaultdict(float), defaultdict(int), rnn.initial(sampler.batch)
     for i in range(batches):
-        batch = make_batch(data, sampler(i), generator, cfg.score_end_frame, device)
-        losses, masks, _ = losses_of(rnn, batch, rnn.initial(cfg.batch))
+        seq = sampler(i)
+        batch = make_batch(data, seq, generator, rnn.cfg.score_end_frame, device)
+        state = rnn.initial(sampler.batch) if seq.new_stream else state
+        losses, masks, state = losses_of(rnn, batch, state)
         z, following = batch.z[:, :-1][batch.score], batch.z[:, 1:][batch.score]  # [k, Z]
-        values = {name: masked_mean(value, masks[name]) for name, value in losses.items()}
-        spread = (following - z).square().mean(0)  # [Z]
-        values["nll_copy_last"] = 0.5 * (2 * math.pi * math.e * spread).log().mean()
-        values["nll_standard_normal"] = 0.5 * (following.square() + math.log(2 * math.pi)).mean()
-        if "done" in losses:
-            rate = batch.done[batch.valid].float().mean().clamp(1e-6, 1 - 1e-6)
-            values["done_base_rate"] = -(rate * rate.log() + (1 - rate) * (1 - rate).log())
-        for name, value in values.items():
-            sums.setdefault(name, []).append(value.item())
-    return {name: sum(values) / len(values) for name, values in sums.items()}
+        for name, value in losses.items():
+            sums[name] += (value * masks[name]).sum()
+            counts[name] += masks[name].sum()
+        sums["moved"] += (following - z).square().sum(0)  # [Z]
+        sums["square"] += following.square().mean(-1).sum()
+        sums["ends"] += (batch.done & batch.valid).sum()
+        counts["valid"] += batch.valid.sum()
+    scores = {name: sums[name] / counts[name].clamp_min(1) for name in losses}
+    scored, two_pi = counts["nll"].clamp_min(1), 2 * math.pi
+    scores["nll_copy_last"] = 0.5 * (two_pi * math.e * sums["moved"] / scored).log().mean()
+    scores["nll_standard_normal"] = 0.5 * (sums["square"] / scored + math.log(two_pi))
+    if "done" in losses:
+        rate = (sums["ends"] / counts["valid"].clamp_min(1)).clamp(1e-6, 1 - 1e-6)
+        scores["done_base_rate"] = -(rate * rate.log() + (1 - rate) * (1 - rate).log())
+    return {name: float(value) for name, value in scores.items()}
+
+
+def held_out_sampler(cfg: RNNConfig, data: Latents, episodes, seed: int) -> tuple[Streams | Windows, int]:
+    """What to read held-out episodes with, and how many batches: of a stream the first pass, in few rows, so
+    that most chunks go on from a state."""
+    if not cfg.carry:
+        return Windows(data, episodes, cfg.batch, cfg.length, seed), WINDOWS
+    steps = int(data.episodes[episodes, 1].sum()) - 1
+    rows = max(1, min(cfg.batch, steps // (CHUNKS * cfg.length)))
+    stream = Streams(data, episodes, rows, cfg.length, seed)
+    return stream, min(stream.per_pass, 2 * CHUNKS)
 
 
 def keep_starts(run: Run, agent: WorldModelsAgent, data: Latents) -> None:

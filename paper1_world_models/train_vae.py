@@ -9,8 +9,11 @@ from common.seeding import derive
 from common.shards import Shards
 from paper1_world_models.agent import WorldModelsAgent
 from paper1_world_models.gates import judge, vae_failures
+from paper1_world_models.pictures import draw_reconstruction
 from paper1_world_models.run import Run
 from paper1_world_models.vae import pixel_weight, reconstruction_error, to_float
+
+LOG_EVERY = 50  # updates
 
 
 def train_vae(run: Run, agent: WorldModelsAgent, shards: Shards) -> dict[str, float]:
@@ -30,7 +33,7 @@ def train_vae(run: Run, agent: WorldModelsAgent, shards: Shards) -> dict[str, fl
         start, parts = found
         vae.load_state_dict(parts["model"])
         optim.load_state_dict(parts["optim"])
-    run.log.stage("vae-00", total=updates, start=start)
+    run.stage("vae-00", updates, start)
     vae.train()
     epoch, order = -1, train_rows
     for step in range(start, updates):
@@ -38,34 +41,39 @@ def train_vae(run: Run, agent: WorldModelsAgent, shards: Shards) -> dict[str, fl
             epoch = step // per_epoch
             order = np.random.default_rng(derive(run.cfg.seed, "vae", epoch)).permutation(train_rows)
         at = step % per_epoch * cfg.batch
-        frames = frames_at(shards, order[at : at + cfg.batch], device)
+        with run.meter.timed("batch"):
+            frames = frames_at(shards, order[at : at + cfg.batch], device)
         # Every step has a seed of its own, so a resumed run needs no random state to go on with the same
         # bits.
         generator.manual_seed(derive(run.cfg.seed, "vae noise", step))
         eps = torch.randn(len(frames), cfg.latents, generator=generator).to(device)
         for group in optim.param_groups:
             group["lr"] = cfg.lr * linear_end(step / updates, 0.75, cfg.lr_end)
-        losses = vae.loss(frames, eps, pixel_weight(frames, mean_image, cfg))  # each [N]
-        optim.zero_grad(set_to_none=True)
-        sum(loss.mean() for loss in losses.values()).backward()
-        if not guard.skip(losses):
-            optim.step()
+        with run.meter.timed("update"):
+            losses = vae.loss(frames, eps, pixel_weight(frames, mean_image, cfg))  # each [N]
+            optim.zero_grad(set_to_none=True)
+            sum(loss.mean() for loss in losses.values()).backward()
+            norm = torch.nn.utils.get_total_norm([p.grad for p in vae.parameters()])
+            if not guard.skip(losses, norm):
+                optim.step()
         done = step + 1
-        run.log.accumulate({name: loss.mean() for name, loss in losses.items()})
+        run.meter.add(updates=1, frames=len(frames))
+        run.log.accumulate({**{name: loss.mean() for name, loss in losses.items()}, "grad_norm": norm})
         run.log.progress(done, updates=done)
-        if done % 50 == 0 or done == updates:
-            run.log.scalars(done)
-        if done % run.cfg.checkpoint_every == 0 or done == updates or run.guard.stop_requested:
+        if done % LOG_EVERY == 0 or done == updates:
+            run.log.scalars(done, run.costs())
+        half_way = done == updates // 2 and cfg.half_gate > 0
+        if done % run.cfg.checkpoint_every == 0 or done == updates or half_way or run.guard.stop_requested:
             error = reconstruction_error(vae, test, mean_image)
             run.log.scalars(done, {f"test_{k}": v for k, v in error.items()})
+            if half_way:  # before the state is saved: who goes on with --gates stop comes here again
+                whole = {name: error[name] for name in ("recon", "mean_image")}
+                judge(run, f"V at update {done}", vae_failures(whole, cfg.half_gate))
             state.save(done, {"model": vae.state_dict(), "optim": optim.state_dict()})
             run.leave_if_asked()
+    if run.is_busy:
+        draw_reconstruction(run, updates, vae, test[:16])
     error = reconstruction_error(vae, test, mean_image)
-    with torch.inference_mode():
-        recon = vae.decode(vae.encode(test[:16])[0]).mul(255).byte().cpu().numpy()
-    run.log.image(
-        updates, "reconstruction", np.concatenate([np.hstack(test[:16].cpu().numpy()), np.hstack(recon)])
-    )
     judge(run, "V", vae_failures(error, cfg.gate))
     return error
 

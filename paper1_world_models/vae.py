@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from common.metrics import active_units
 from paper1_world_models.config import VAEConfig
 
 # Frame size -> (channels of the encoder, kernels of the decoder).  64 is the paper's; 16 serves quick tests.
@@ -45,6 +46,15 @@ class VAE(nn.Module):
             )
         # NHWC frames arrive without a copy, and CPU kernels are faster.
         self.to(memory_format=torch.channels_last)
+
+    @property
+    def can_draw(self) -> bool:
+        """Is the decoder here?  What is carried to another machine lacks it (carry.py)."""
+        return hasattr(self, "decoder")
+
+    def forget_decoder(self) -> None:
+        """Keep what acting needs."""
+        del self.expand, self.decoder
 
     def encode(self, frames: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and log variance of q(z|x).  frames: uint8 or float in [0, 1], [N, H, W, C] -> two [N, Z]"""
@@ -129,8 +139,8 @@ def reconstruction_error(vae: VAE, frames: Tensor, mean_image: Tensor) -> dict[s
     """Held-out error beside that of the mean image, both summed over pixels and averaged over frames (the
     gate of V).
 
-    uint8 [N, H, W, C], float [H, W, C] -> recon, mean_image, kl and, where a foreground is weighted, the
-    mean squared error per foreground value of both.
+    uint8 [N, H, W, C], float [H, W, C] -> recon, mean_image, mse (per value), kl, active_units (latents in
+    use) and, where a foreground is weighted, the mean squared error per foreground value of both.
     """
     with torch.inference_mode():
         mu, logvar = vae.encode(frames)
@@ -138,7 +148,9 @@ def reconstruction_error(vae: VAE, frames: Tensor, mean_image: Tensor) -> dict[s
         out = {
             "recon": (recon - x).square().sum((1, 2, 3)).mean().item(),
             "mean_image": (mean_image - x).square().sum((1, 2, 3)).mean().item(),
+            "mse": F.mse_loss(recon, x).item(),
             "kl": kl_divergence(mu, logvar).mean().item(),
+            "active_units": active_units(mu),
         }
         if vae.cfg.foreground != "none":
             mask = foreground(frames, mean_image, vae.cfg.foreground)

@@ -1,5 +1,8 @@
 """Metrics against brute force, scipy and torch.distributions; the Atari aggregates against IRIS' own."""
 
+import multiprocessing
+import time
+
 import numpy as np
 import pytest
 import torch
@@ -7,6 +10,7 @@ from scipy import stats
 
 from common import metrics
 from common.errors import UserError
+from common.meters import cpu_seconds
 
 rng = np.random.default_rng(0)
 
@@ -247,3 +251,17 @@ def test_peak_memory_sees_an_allocation():
     before = metrics.peak_memory_mb()["ram_peak_mb"]
     block = np.ones(300 * 2**17)  # 300 MiB, beyond what is there now or perhaps below an older peak
     assert metrics.peak_memory_mb()["ram_peak_mb"] >= max(before, block.nbytes / 2**20)
+
+
+def test_the_cpu_time_of_living_workers_counts():
+    worker = multiprocessing.get_context("spawn").Process(target=sum, args=(range(10**11),), daemon=True)
+    before = cpu_seconds()
+    worker.start()
+    try:
+        deadline = time.time() + 60
+        while cpu_seconds() - before < 0.5 and time.time() < deadline:
+            time.sleep(0.1)
+        assert cpu_seconds() - before >= 0.5 and worker.is_alive()
+    finally:
+        worker.kill()
+        worker.join()

@@ -11,48 +11,14 @@ import torch
 
 from common.checkpoint import load_file
 from common.cli import save_config
-from common.config import override
 from common.env_wrapper import EnvSpec
 from common.errors import UserError
 from common.faults import SignalGuard
 from common.shards import open_shards
 from paper1_world_models import dataset, experiments
 from paper1_world_models.collect import collect
-from paper1_world_models.presets import PRESETS, SUITES
 from paper1_world_models.rollout_games import env_spec
 from paper1_world_models.train import main, open_data, train
-
-SMALL = {
-    "env_options": {"size": 16},
-    "controller.actions": "thirds",
-    "collect.episodes": 6,
-    "collect.again_frames": 150,
-    "vae.size": 16,
-    "vae.latents": 4,
-    "vae.updates": 4,
-    "rnn.hidden": 8,
-    "rnn.batch": 4,
-    "rnn.length": 8,
-    "rnn.updates": 4,
-    "rnn.again_updates": 3,
-    "generations": 1,
-    "eval_every": 0,
-    "evolve.population": 4,
-    "evolve.rollouts": 2,
-    "evolve.eval_episodes": 2,
-    "evolve.max_steps": 20,
-    "gates": "warn",
-}
-
-
-def small(**more):
-    return override(PRESETS["tiny"], {**SUITES["toy"]["tiny"], **SMALL, **more})
-
-
-@pytest.fixture(autouse=True)
-def no_link(monkeypatch):
-    """The newest model of the user's own runs stays the linked one."""
-    monkeypatch.setattr("paper1_world_models.train.link_latest", lambda *_: None)
 
 
 def weights(folder: Path) -> dict:
@@ -64,7 +30,7 @@ def same(ours: dict, theirs: dict) -> bool:
 
 
 @pytest.mark.parametrize("remembered", [True, False])
-def test_more_workers_on_resume_change_nothing(tmp_path, remembered):
+def test_more_workers_on_resume_change_nothing(tmp_path, remembered, small):
     train(small(iterations=2), tmp_path, "cpu", "all")
     before = weights(tmp_path)
     if not remembered:  # a folder of an earlier version
@@ -74,7 +40,7 @@ def test_more_workers_on_resume_change_nothing(tmp_path, remembered):
     assert [f.name for f in open_shards(tmp_path / "data").folders] == ["00-00", "01-00"]
 
 
-def test_latents_of_other_frames_are_refused(tmp_path):
+def test_latents_of_other_frames_are_refused(tmp_path, small):
     train(small(), tmp_path, "cpu", "rnn")
     path = tmp_path / "latents" / "00.npy"
     np.save(path, np.load(path)[:, :-3])
@@ -82,7 +48,7 @@ def test_latents_of_other_frames_are_refused(tmp_path):
         dataset.encode_shards(None, open_data(tmp_path, 0), tmp_path / "latents", 0)
 
 
-def test_flags_that_do_not_fit_the_run_are_refused(tmp_path):
+def test_flags_that_do_not_fit_the_run_are_refused(tmp_path, small):
     cfg = small()
     train(cfg, tmp_path, "cpu", "all")
     save_config(tmp_path, cfg, paper="paper1_world_models", preset="tiny")
@@ -96,18 +62,18 @@ def test_flags_that_do_not_fit_the_run_are_refused(tmp_path):
         with pytest.raises(UserError, match=f"{flag} {value}.*new run"):
             main(["--resume", str(tmp_path), flag, value])
         assert all(path.read_bytes() == content for path, content in files.items()), flag
-    main(["--resume", str(tmp_path), "--generations", "2", "--vae.latents", "4"])
-    assert load_file(tmp_path / "model.pt")["config"]["generations"] == 2
+    main(["--resume", str(tmp_path), "--generations", "3", "--vae.latents", "4"])
+    assert load_file(tmp_path / "model.pt")["config"]["generations"] == 3
 
 
-def test_m_can_be_trained_longer_until_c_has_begun(tmp_path):
+def test_m_can_be_trained_longer_until_c_has_begun(tmp_path, small):
     train(small(), tmp_path, "cpu", "rnn")
     save_config(tmp_path, small(), paper="paper1_world_models", preset="tiny")
-    main(["--resume", str(tmp_path), "--rnn.updates", "6", "--stage", "rnn"])
-    assert load_file(tmp_path / "model.pt")["config"]["rnn"]["updates"] == 6
+    main(["--resume", str(tmp_path), "--rnn.updates", "9", "--stage", "rnn"])
+    assert load_file(tmp_path / "model.pt")["config"]["rnn"]["updates"] == 9
 
 
-def test_a_stopped_run_says_so_and_a_collected_one_has_no_model(tmp_path, monkeypatch, capsys):
+def test_a_stopped_run_says_so_and_a_collected_one_has_no_model(tmp_path, monkeypatch, capsys, small):
     save_config(tmp_path, small(iterations=2), paper="paper1_world_models", preset="tiny")
     main(["--resume", str(tmp_path), "--stage", "collect"])  # of two passes: only the first can be collected
     out = capsys.readouterr().out
@@ -128,7 +94,7 @@ class Stopping(SignalGuard):
         self.stop_requested = True
 
 
-def test_torn_files_are_written_anew(tmp_path):
+def test_torn_files_are_written_anew(tmp_path, small):
     whole, torn = tmp_path / "whole", tmp_path / "torn"
     whole.mkdir()
     train(small(iterations=2), whole, "cpu", "all")
@@ -148,7 +114,7 @@ class Repeating(EnvSpec):
     frames_per_step = 2
 
 
-def test_steps_are_frames_of_the_environment(tmp_path):
+def test_steps_are_frames_of_the_environment(tmp_path, small):
     cfg = small(steps=40, **{"collect.max_steps": 4})
     collect(cfg, Repeating("toy_dodge", env_spec(cfg).options), tmp_path, 0, None, lambda frames: False)
     assert open_shards(tmp_path).total == 20  # four episodes of five rows
@@ -161,7 +127,7 @@ def test_the_start_block_counts_frames(capsys):
 
 
 @pytest.fixture
-def base(tmp_path):
+def base(tmp_path, small):
     """A finished run, in the real environment on the plain basis."""
     folder = tmp_path / "base"
     cfg = small()
@@ -185,7 +151,7 @@ def test_variants_of_other_settings_are_not_taken_over(base):
         experiments.main([*command, "3"])
 
 
-def test_the_ablation_has_four_rows(base):
+def test_the_ablation_has_four_rows(base, small):
     command = ["ablation", "--base", str(base), "--episodes", "2"]
     (base / "eval.json").write_text(json.dumps({"score": {"mean": 7.0, "sd": 1.0}}))
     experiments.main(command)
@@ -213,7 +179,7 @@ def test_bad_flags_of_experiments(tmp_path, flags):
         experiments.main(["temperature", "--base", str(tmp_path), *flags.split()])
 
 
-def test_a_stopped_demo_plays_nothing(tmp_path, monkeypatch, capsys):
+def test_a_stopped_demo_plays_nothing(tmp_path, monkeypatch, capsys, small):
     from scripts import demo
 
     monkeypatch.setattr(demo, "FOLDER", tmp_path)
