@@ -73,6 +73,13 @@ DODGE = (
     *("dream only, 1 pass", "cheating: hard cut-off"),
 )
 DOOM = ("dream only", "under-trained model")
+PAPER2 = {"paper": "paper2_dreamerv1"}
+PAPER3 = {"paper": "paper3_dreamerv2"}
+DREAMER = (  # one row per env and variant, its baselines beside it
+    *(Column("environment", "group"), RUN, SCORE, WAY),
+    *(Column(name, f"{name}.value", "{:.1f}") for name in ("random", "blind", "optimum")),
+    *(SEEDS, FRAMES, Column("updates", "updates", "{:,.0f}"), CPU, WALL),
+)
 
 TABLES: dict[str, Table] = {
     "paper1-rollouts": Table(
@@ -173,6 +180,14 @@ TABLES: dict[str, Table] = {
     "paper1-carracing-commands": Table(
         where={**PAPER1, "env": "CarRacing-v3"}, columns=(RUN, COMMAND), by=("recipe",)
     ),
+    "paper2-toys": Table(where={**PAPER2, "preset": "tiny"}, by=("group", "label"), columns=DREAMER),
+    "paper2-commands": Table(
+        where={**PAPER2, "preset": "tiny"}, by=("group", "recipe"), columns=(DREAMER[0], RUN, COMMAND)
+    ),
+    "paper3-toys": Table(where={**PAPER3, "preset": "tiny"}, by=("group", "label"), columns=DREAMER),
+    "paper3-commands": Table(
+        where={**PAPER3, "preset": "tiny"}, by=("group", "recipe"), columns=(DREAMER[0], RUN, COMMAND)
+    ),
 }
 
 PLOTS: dict[str, Plot] = {
@@ -181,6 +196,9 @@ PLOTS: dict[str, Plot] = {
         "Paper 1 on toy_dodge",
         x=Column("CPU seconds", "cpu_s"),  # evolving in the dream takes no frames
     ),
+    "paper2-toy_point": Plot({**PAPER2, "env": "toy_point", "label": "tiny"}, "Paper 2 on toy_point"),
+    "paper2-toy_catch": Plot({**PAPER2, "env": "toy_catch"}, "Paper 2 on toy_catch: it does not learn"),
+    "paper3-toy_catch": Plot({**PAPER3, "env": "toy_catch", "label": "tiny"}, "Paper 3 on toy_catch"),
     "paper1-carracing": Plot({**PAPER1, "env": "CarRacing-v3"}, "Paper 1 on CarRacing-v3"),
     "paper1-takecover-sweep": Plot(
         {**PAPER1, "group": "doom_takecover", "label": "dream only"},

@@ -135,7 +135,7 @@ def _fresh(
 
 
 def _with_env_options(base: Any, argv: Sequence[str]) -> Any:
-    """Every `--env-options.NAME VALUE` becomes an entry, so that it is a flag; the env says if it takes it."""
+    """`--env-options.NAME VALUE` becomes an entry and so a flag; the env says if it takes it."""
     names = [re.match(r"--env[-_]options\.([\w-]+)", word) for word in argv]
     new = {name[1].replace("-", "_"): "" for name in names if name} if hasattr(base, "env_options") else {}
     return override(base, {"env_options": {**new, **base.env_options}}) if new else base

@@ -61,13 +61,13 @@ class Curve:
 
     def state(self) -> dict[str, Any]:
         """What a checkpoint keeps."""
-        return {"rows": self.rows, "spent": list(self.totals())}
+        return {"rows": list(self.rows), "spent": list(self.totals())}
 
     def restore(self, state: dict[str, Any]) -> None:
         """Go on from what `state` gave; rows that were written after it are dropped."""
         self.rows, self._before = list(state["rows"]), tuple(state["spent"])
         self._start = time.time(), cpu_seconds()
-        if self.rows:
+        if self.rows or self.path.exists():
             self._write()
 
     def _write(self) -> None:

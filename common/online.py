@@ -1,8 +1,9 @@
-"""What surrounds the training loop of the papers that play while they learn (2 to 5): everything but the learning.
+"""What surrounds the training loop of papers 2 to 5, which play while they learn: all but the learning.
 
-`online_main` is their train.py's command line: parse, start block, run folder, resume.  `OnlineRun` owns envs,
-replay, log, curve and checkpoints.  The loop and the update are the paper's: a function `train(run)` that plays by
-`run.collect()`, updates `run.updates_due()` times, and lets `run.keep_up()` evaluate and save (DESIGN section 6).
+`online_main` is their train.py's command line: parse, start block, run folder, resume.  `OnlineRun` owns
+envs, replay, log, curve and checkpoints.  The loop and the update are the paper's: a function `train(run)`
+that plays by `run.collect()`, updates `run.updates_due()` times, and lets `run.keep_up()` evaluate and save
+(DESIGN section 6).
 """
 
 from __future__ import annotations
@@ -95,14 +96,13 @@ def check_resume(command: Any) -> None:
 class OnlineRun:
     """Environments, replay, log, curve and checkpoints of one run.
 
-    The config has, besides RunConfig: obs, image_size, env_options, prefill, train_every, train_updates, pretrain (all in
-    environment frames or updates), eval_episodes, checkpoint_every, log_every, replay.capacity.
+    The config has, besides RunConfig: obs, image_size, env_options, prefill, train_every, train_updates,
+    pretrain (all in environment frames or updates), eval_episodes, checkpoint_every, log_every,
+    replay.capacity.
     """
 
     def __init__(self, paper: Paper, cfg: Any, device: Any, folder: Path | None):
         from common.env_wrapper import EnvSpec, takes
-        from common.replay_storage import storage_bytes
-        from common.resources import forecast_ram
         from common.seeding import derive, seed_everything
         from common.spaces import Spaces
 
@@ -118,8 +118,24 @@ class OnlineRun:
         self.agent = paper.make_agent(cfg, self.spec, self.spaces, device)
         rows = self.total // self.repeat  # and one more row per episode
         self.capacity = min(cfg.replay.capacity, rows + rows // 8 + 1_000 * cfg.num_envs)
-        size = storage_bytes(self.capacity, self.spaces.fields())
-        self.forecast = forecast_ram(size, f"replay of {self.capacity:,} rows", "--replay.capacity")
+        per_env = cfg.prefill // self.repeat // cfg.num_envs
+        if per_env < cfg.replay.length:
+            line = f"--prefill {cfg.prefill}: gives each environment {per_env} rows, and a sequence has"
+            raise UserError(f"{line} {cfg.replay.length} (--replay.length): raise it")
+
+    def forecasts(self) -> list[str]:
+        """What the replay will take of RAM and disk; too much is refused, but for a dry run."""
+        from common.replay_storage import forecast
+
+        where = self.folder or Path.cwd()
+        try:
+            return forecast(
+                self.capacity, self.spaces.fields(), "--replay.capacity", where, self.cfg.replay.mapped
+            )
+        except UserError as error:
+            if self.folder is not None:
+                raise
+            return [f"warning: {error}"]
 
     def describe(self, command: Any) -> str:
         """The start block."""
@@ -134,7 +150,7 @@ class OnlineRun:
             frames=self.total,
             policy_steps=self.total // self.repeat,
             updates=self.updates_until(self.total),
-            forecasts=[self.forecast],
+            forecasts=self.forecasts(),
             device=str(self.device),
         )
 
@@ -241,7 +257,7 @@ class OnlineRun:
 
     def evaluate(self, clip: bool) -> None:
         """Play eval_episodes, add to curve.csv and the log; clip: also an open-loop dream for TensorBoard."""
-        from common.dreams import make_window, open_loop, open_loop_clip
+        from common.dreams import head_accuracy, make_window, open_loop, open_loop_clip
         from common.evaluate import play
 
         cfg = self.cfg
@@ -257,6 +273,9 @@ class OnlineRun:
         )
         if clip and len(result.episodes[0]) > 2:
             loop = open_loop(self.agent, make_window(result.episodes, 1, 5, 45))
+            accuracy = head_accuracy(loop)
+            known = {f"open_loop/{head}_{k}": v for head, row in accuracy.items() for k, v in row.items()}
+            self.log.scalars(self.frames, known | self.agent.diagnose(result.episodes[0]))
             error = loop.errors["model"]
             known = {f"open_loop/mse_{h}": error[h - 1] for h in (1, 5, 15, 45) if h <= len(error)}
             self.log.scalars(self.frames, known)

@@ -1,7 +1,8 @@
 """One optimiser step with its clipping and its guard, the same in every paper that has more than one loss.
 
-The three Dreamers clip the global norm and step Adam, for each network its own.  A step whose loss or gradient
-is not finite is left out on the device (torch's fused Adam takes `found_inf`), without waiting for it.
+The three Dreamers clip the global norm and step Adam, for each network its own.  A step whose loss or
+gradient is not finite is left out on the device (torch's fused Adam takes `found_inf`), without waiting for
+it.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ class ClippedAdam:
         clip: float,
         decay: float = 0.0,
     ):
-        """name: in the metrics.  decay: AdamW's weight_decay; each step multiplies weights by 1 - lr * decay."""
+        """name: in the metrics.  decay: AdamW's; each step multiplies weights by 1 - lr * decay."""
         self.name, self.parameters, self.guard, self.clip = name, list(parameters), guard, clip
         kind = torch.optim.AdamW if decay else torch.optim.Adam
         self.adam = kind(self.parameters, lr=lr, eps=eps, weight_decay=decay, fused=True)

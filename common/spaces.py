@@ -63,7 +63,7 @@ class Spaces:
         return obs | act | {"rew": ((), np.float32)} | {name: ((), kind) for name, kind in FLAGS.items()}
 
     def encode(self, act: torch.Tensor) -> torch.Tensor:
-        """Stored actions -> what networks take.  int [...] -> one-hot [..., A], or float [..., A] as it is."""
+        """Stored actions for networks.  int [...] -> one-hot [..., A], or float [..., A] as it is."""
         import torch
 
         if not self.discrete:
@@ -86,7 +86,7 @@ class Spaces:
         """UserError where an agent of env `mine` cannot play env `theirs`."""
         if (self.obs, self.act, self.discrete) != (other.obs, other.act, other.discrete):
             raise UserError(
-                f"the agent of {mine} sees {self} and {theirs} gives {other}: choose another --env, or train on it"
+                f"the agent of {mine} sees {self}, {theirs} gives {other}: choose another --env, or train"
             )
 
     def __str__(self) -> str:

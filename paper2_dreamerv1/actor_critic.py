@@ -1,8 +1,8 @@
 """Behaviour learned by latent imagination (paper, section 3, equations 3 to 8; appendix A for the actor).
 
-Imagined features f_1 .. f_H do not include the start.  Reward i pairs with discount i and value i + 1, so there
-are H - 1 targets; r_H is never used, v_H is the bootstrap.  V1 has no target network and no entropy bonus.
-Letters: N start states, H horizon, A action, F feature, K = H - 1 targets.
+Imagined features f_1 .. f_H do not include the start.  Reward i pairs with discount i and value i + 1, so
+there are H - 1 targets; r_H is never used, v_H is the bootstrap.  V1 has no target network and no entropy
+bonus. Letters: N start states, H horizon, A action, F feature, K = H - 1 targets.
 """
 
 import math
@@ -37,7 +37,7 @@ class TanhNormal:
         return (normal - log_slope).sum(-1)
 
     def mode(self, draws: int = 100, generator: torch.Generator | None = None) -> Tensor:
-        """The likeliest of 100 draws, for each row its own (TF2 takes the first row's for all); 0: tanh(mean)."""
+        """The likeliest of 100 draws, each row its own (TF2: the first row's for all); 0: tanh(mean)."""
         if not draws:
             return self.mean.tanh()
         noise = torch.randn(draws, *self.mean.shape, device=self.mean.device, generator=generator)
@@ -121,7 +121,7 @@ def imagine(model: WorldModel, actor: Actor, start: State, horizon: int) -> Tens
 
 
 def lambda_return(rew: Tensor, val: Tensor, disc: Tensor, lam: float) -> Tensor:
-    """G_i = r_i + g_i ((1 - lam) v_{i+1} + lam G_{i+1}), G_H = v_H (equation 6).  [H, ...] thrice -> [H - 1, ...]"""
+    """G_i = r_i + g_i ((1 - lam) v_{i+1} + lam G_{i+1}), G_H = v_H (eq. 6).  [H, N] thrice -> [H - 1, N]"""
     ret, rets = val[-1], []
     for i in reversed(range(len(rew) - 1)):
         ret = rew[i] + disc[i] * ((1 - lam) * val[i + 1] + lam * ret)
@@ -130,7 +130,7 @@ def lambda_return(rew: Tensor, val: Tensor, disc: Tensor, lam: float) -> Tensor:
 
 
 def weights(disc: Tensor) -> Tensor:
-    """w_1 = 1, w_i = product of the discounts before i: how likely a step is still alive.  [H, ...] -> [K, ...]"""
+    """w_1 = 1, w_i = product of the discounts before i: is the step still alive?  [H, N] -> [K, N]"""
     ones = torch.ones_like(disc[:1])
     return torch.cat([ones, disc[:-2]]).cumprod(0).detach()
 

@@ -15,8 +15,10 @@ from torch import Tensor
 from common.agent import Dream
 from common.checkpoint import find_checkpoint, load_file, save_file
 from common.config import from_json, to_json
+from common.dreams import Episode
 from common.env_wrapper import EnvSpec
 from common.errors import UserError
+from common.metrics import active_units, explained_variance
 from common.spaces import Spaces
 from paper2_dreamerv1.actor_critic import Actor, OneHot, TanhNormal, Value
 from paper2_dreamerv1.config import Config
@@ -92,7 +94,7 @@ class DreamerV1Agent:
         return dist.mode(100 if self.cfg.actor.eval_action == "best_of_100" else 0)
 
     def explore(self, dist: TanhNormal | OneHot) -> Tensor:
-        """Gaussian noise on a draw (or on the mode), clipped; discrete: a random action with chance epsilon."""
+        """Gaussian noise on a draw (or on the mode), clipped; discrete: random with chance epsilon."""
         cfg = self.cfg.actor
         act = dist.rsample() if cfg.explore_from == "sample" else self.likeliest(dist)
         if not self.spaces.discrete:
@@ -146,7 +148,8 @@ class DreamerV1Agent:
         act = self.spaces.encode(torch.from_numpy(np.array(rows["act"])).to(self.device))  # [B, T, A]
         before = torch.cat([torch.zeros_like(act[:, :1]), act[:, :-1]], 1)  # what led to each row
         before = before * (~seen["is_first"])[..., None]
-        return self.model.rssm.observe(self.model.encoder(seen), before, seen["is_first"], generator=generator)
+        embed = self.model.encoder(seen)
+        return self.model.rssm.observe(embed, before, seen["is_first"], generator=generator)
 
     def decode(self, feat: Tensor) -> dict[str, np.ndarray]:
         """Features as observations.  [B, T, F] -> {key: [B, T, ...]}"""
@@ -162,6 +165,20 @@ class DreamerV1Agent:
         if self.model.cont is not None:
             cont = (self.model.discount(feat) / self.cfg.behaviour.discount).clamp(max=1).cpu().numpy()
         return self.model.reward(feat).cpu().numpy(), cont, self.value(feat).cpu().numpy()
+
+    @torch.no_grad()
+    def diagnose(self, episode: Episode) -> dict[str, float]:
+        """How well the value knew the discounted rewards that came, and how much of the latents is in use."""
+        rows = {**episode.obs, "act": episode.act, "is_first": episode.is_first}
+        post, _ = self.watch({name: np.asarray(value)[None] for name, value in rows.items()})
+        val = self.value(post.feat)[0].cpu().numpy()
+        rew, returns, ret = self.model.transform(torch.from_numpy(episode.rew)).numpy(), [], 0.0
+        for reward in rew[::-1]:  # the value of a row includes the reward of entering it
+            ret = float(reward) + self.cfg.behaviour.discount * ret
+            returns.append(ret)
+        returns = returns[::-1]
+        used = active_units(post.stats.chunk(2, -1)[0][0].cpu().numpy())
+        return {"value_accuracy": explained_variance(val, returns), "latents_used": float(used)}
 
     # --- files
 

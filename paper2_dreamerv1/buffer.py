@@ -1,10 +1,10 @@
 """DreamerV1's sampler over the common replay: first an episode, all equally often, then where in it to start.
 
 `faithful` is TF2's: starts 0 .. N - L - 1 of an episode of N rows, so its last row is never trained on, and
-episodes with fewer than L + 1 rows are skipped.  `balanced` is TF2's dataset_balance: a start anywhere, cut back to
-the last window, which is drawn L times as often.  `uniform`, our default, gives every window the same chance, the
-last included (else the discount head never sees an end), and short episodes run on into their neighbours, where
-is_first cuts the memory.  Letters: B sequences, L rows of one, N rows of an episode.
+episodes with fewer than L + 1 rows are skipped.  `balanced` is TF2's dataset_balance: a start anywhere, cut
+back to the last window, which is drawn L times as often.  `uniform`, our default, gives every window the same
+chance, the last included (else the discount head never sees an end), and short episodes run on into their
+neighbours, where is_first cuts the memory.  Letters: B sequences, L rows of one, N rows of an episode.
 """
 
 import numpy as np

@@ -1,8 +1,8 @@
 """Every number of paper 2 and the presets: `paper` is the authors', `tiny` learns in minutes on one CPU core.
 
-`resolve(preset, env)` = PRESETS[preset] + SUITES[suite of env][preset]; flags on the command line win over both.
-Sources: P = the paper (arXiv 1912.01603 v3), TF2 = the first author's TensorFlow 2 code, which we follow where
-they disagree, TF1 = the code that made the paper's runs, M = measured here.
+`resolve(preset, env)` = PRESETS[preset] + SUITES[suite of env][preset]; flags on the command line win over
+both. Sources: P = the paper (arXiv 1912.01603 v3), TF2 = the first author's TensorFlow 2 code, which we
+follow where they disagree, TF1 = the code that made the paper's runs, M = measured here.
 """
 
 from dataclasses import dataclass, field
@@ -61,7 +61,7 @@ class ModelConfig:
     free_nats_mode: Literal["mean", "per_step"] = "mean"
     """mean: the average over the batch is clipped (TF2); per_step: every row's excess counts (TF1)."""
     kl_balance: float | None = None
-    """Share of the KL gradient that trains the prior: paper 3's idea, here for the ablation only; None: off."""
+    """Share of the KL gradient that trains the prior: paper 3's idea, for the ablation only; None: off."""
     reward_transform: Literal["none", "tanh"] = "none"
     """What the learner makes of rewards (P: tanh for Atari); scores are always raw."""
 

@@ -54,7 +54,8 @@ class Encoder(nn.Module):
             self.convs = nn.ModuleList(
                 nn.Conv2d(a, b, 4, 2) for a, b in zip(widths[:-1], widths[1:], strict=True)
             )
-            self.convs.to(memory_format=torch.channels_last)  # as pictures lie in the replay: 1.4 times faster (M)
+            # As pictures lie in the replay: 1.4 times faster (M).
+            self.convs.to(memory_format=torch.channels_last)
             self.size += 4 * widths[-1]  # 2 x 2 positions are left
         if self.vectors:
             inputs = sum(spaces.obs[key][0] for key in self.vectors)
@@ -91,7 +92,8 @@ class Decoder(nn.Module):
             self.dense = nn.Linear(feature, start)  # no activation
             widths = [start] + [cfg.depth * 2**i for i in reversed(range(len(kernels) - 1))] + [channels]
             self.convs = nn.ModuleList(
-                nn.ConvTranspose2d(a, b, k, 2) for a, b, k in zip(widths[:-1], widths[1:], kernels, strict=True)
+                nn.ConvTranspose2d(a, b, k, 2)
+                for a, b, k in zip(widths[:-1], widths[1:], kernels, strict=True)
             )
             self.convs.to(memory_format=torch.channels_last)
         if self.vectors:
@@ -147,7 +149,8 @@ def init_keras_(module: nn.Module) -> None:
 def gaussian_nll(mean: Tensor, target: Tensor, dims: int) -> Tensor:
     """-log N(target; mean, 1) without its constant, summed over the last `dims` dims.  [B, T, ...] -> [B, T]
 
-    The constant is 0.9189 for each number (11,291.92 for a 64 x 64 x 3 picture); leaving it out changes no gradient.
+    The constant is 0.9189 for each number (11,291.92 for a 64 x 64 x 3 picture); leaving it out changes no
+    gradient.
     """
     error = F.mse_loss(mean.float(), target.float(), reduction="none")
     return 0.5 * error.flatten(-dims).sum(-1) if dims else 0.5 * error

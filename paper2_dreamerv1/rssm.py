@@ -2,9 +2,9 @@
 
     h_t = GRU(h_{t-1}, W [z_{t-1}; a_t])      prior p(z_t | h_t)      posterior q(z_t | h_t, e(o_t))
 
-a_t is the action that led to row t, the house row's act[t-1] (common/replay_buffer.py); the sampler shifts it.
-Read it beside paper3_dreamerv2/rssm.py: the difference is the second paper.
-Letters: B sequences, T rows, N states, D deter, Z stoch, U hidden units, E embedding, A action, F = Z + D.
+a_t is the action that led to row t, the house row's act[t-1] (common/replay_buffer.py); the sampler shifts
+it. Read it beside paper3_dreamerv2/rssm.py: the difference is the second paper. Letters: B sequences, T rows,
+N states, D deter, Z stoch, U hidden units, E embedding, A action, F = Z + D.
 """
 
 from typing import NamedTuple
@@ -34,7 +34,7 @@ class State(NamedTuple):
 
 
 class GaussianLatent:
-    """z ~ N(mean, std), diagonal, std = softplus(raw) + 0.1; the gradient passes through mean + std * noise."""
+    """z ~ N(mean, std), diagonal, std = softplus(raw) + 0.1; gradients pass mean + std * noise."""
 
     def __init__(self, cfg: RSSMConfig):
         self.size = cfg.stoch  # of z
@@ -103,8 +103,8 @@ class RSSM(nn.Module):
         """Run the posterior over real rows.  [B, T, E], [B, T, A], [B, T] bool -> post, prior [B, T, ...]
 
         Rows with is_first start from the zero state: nothing, no gradient either, crosses an episode's start.
-        Only what hangs on the carry is inside the loop: the action's and the embedding's share of their layers,
-        the noise and the prior are computed for all rows at once.
+        Only what hangs on the carry is inside the loop: the action's and the embedding's share of their
+        layers, the noise and the prior are computed for all rows at once.
         """
         B, T = is_first.shape
         state = self.initial(B) if state is None else state

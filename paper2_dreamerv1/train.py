@@ -79,15 +79,16 @@ class Learner:
         if self.agent.updates < cfg.behaviour.warmup:
             return metrics
 
-        # Behaviour learning: imagine from every posterior, with the model as it is now.  Where an episode can end,
-        # the last row may be terminal: nothing is imagined from there.
+        # Behaviour learning: imagine from every posterior, with the model as it is now.  Where an episode can
+        # end, the last row may be terminal: nothing is imagined from there.
         starts = post if model.cont is None else type(post)(*(part[:, :-1] for part in post))
         with self.autocast():
             feat = imagine(model, actor, starts.flat(), cfg.behaviour.horizon)  # [H, N, F]
             rew, disc, val = model.reward(feat), model.discount(feat), value(feat)  # [H, N]
         ret = lambda_return(rew, val, disc, cfg.behaviour.lam)  # [H - 1, N]  eq. 6
         weight = weights(disc)  # [H - 1, N]
-        # The gradient passes through model and value, which take no step for it: `inputs` are the actor's alone.
+        # The gradient passes through model and value, which take no step for it: `inputs` are the actor's
+        # alone.
         policy_loss = actor_loss(ret, weight)  # eq. 7
         metrics |= self.optimizers["actor"].step(policy_loss, {"return": ret})
 

@@ -1,4 +1,4 @@
-"""The world model of DreamerV1: encoder, RSSM, decoder, reward and discount heads, and their loss (equation 10).
+"""The world model of DreamerV1: encoder, RSSM, decoder, reward and discount heads, their loss (equation 10).
 
 Batches come from buffer.py, batch first: obs, prev_act [B, T, A], rew [B, T], is_first, is_terminal [B, T].
 rew[t] is received with obs[t], so the reward head predicts what it takes to *enter* a state.

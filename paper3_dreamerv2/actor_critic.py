@@ -1,9 +1,9 @@
 """Behaviour learned by latent imagination (paper, section 2.2, equations 3 to 6; appendix D for the actors).
 
-Imagined states s_0 .. s_H include the start; act[t] is chosen at s_t.  The reward of s_t was collected on entering
-it, so V_0 is defined, and the critic of a terminal state learns exactly its reward.  Targets V_0 .. V_{H-1} come
-from the slow critic; the actor's loss has the K = H - 1 terms t = 0 .. H - 2.
-Letters: N start states, H horizon, A action, F feature.
+Imagined states s_0 .. s_H include the start; act[t] is chosen at s_t.  The reward of s_t was collected on
+entering it, so V_0 is defined, and the critic of a terminal state learns exactly its reward.  Targets V_0 ..
+V_{H-1} come from the slow critic; the actor's loss has the K = H - 1 terms t = 0 .. H - 2. Letters: N start
+states, H horizon, A action, F feature.
 """
 
 import math
@@ -23,7 +23,7 @@ LOG_SQRT_2PI = 0.5 * math.log(2 * math.pi)
 
 
 class TruncatedNormal:
-    """A normal cut off at -1 and 1: continuous actions that start near-uniform and never saturate.  [..., A]"""
+    """A normal cut off at -1 and 1: actions that start near-uniform and never saturate.  [..., A]"""
 
     def __init__(self, mean: Tensor, std: Tensor):
         self.mean, self.std = mean.float(), std.float()
@@ -137,7 +137,7 @@ def imagine(model: WorldModel, actor: Actor, start: State, horizon: int, with_gr
 
 
 def lambda_target(rew: Tensor, val: Tensor, disc: Tensor, lam: float) -> Tensor:
-    """V_t = r_t + d_t ((1 - lam) v'_{t+1} + lam V_{t+1}), V_H = v'_H (equation 4).  [H + 1, N] thrice -> [H, N]"""
+    """V_t = r_t + d_t ((1 - lam) v'_{t+1} + lam V_{t+1}), V_H = v'_H (eq. 4).  [H + 1, N] thrice -> [H, N]"""
     ret, rets = val[-1], []
     for t in reversed(range(len(rew) - 1)):
         ret = rew[t] + disc[t] * ((1 - lam) * val[t + 1] + lam * ret)
@@ -146,7 +146,7 @@ def lambda_target(rew: Tensor, val: Tensor, disc: Tensor, lam: float) -> Tensor:
 
 
 def weights(disc: Tensor) -> Tensor:
-    """w_0 = 1, w_t = product of the discounts before t: how likely a step is still alive.  [H + 1, N] -> [H, N]"""
+    """w_0 = 1, w_t = product of the discounts before t: is the step still alive?  [H + 1, N] -> [H, N]"""
     ones = torch.ones_like(disc[:1])
     return torch.cat([ones, disc[:-2]]).cumprod(0).detach()
 
@@ -162,10 +162,10 @@ def actor_loss(
     entropy: float,
     advantage: str,
 ) -> Tensor:
-    """Equation 6: REINFORCE with share rho, the dynamics' gradient with 1 - rho, and the entropy bonus.  -> []
+    """Equation 6: rho times REINFORCE, 1 - rho times the dynamics' gradient, and the entropy bonus.  -> []
 
-    policy and act of t = 0 .. K - 1, target [H, N], baseline and weight [K, N] (or longer).  advantage eq6: V_t - v_t;
-    head: V_{t+1} - v_t, which drops the reward of s_t that no action of now can change.
+    policy and act of t = 0 .. K - 1, target [H, N], baseline and weight [K, N] (or longer).  advantage eq6:
+    V_t - v_t; head: V_{t+1} - v_t, which drops the reward of s_t that no action of now can change.
     """
     K = len(target) - 1
     goal = target[1:] if advantage == "head" else target[:-1]  # [K, N]

@@ -16,8 +16,10 @@ from torch import Tensor
 from common.agent import Dream
 from common.checkpoint import find_checkpoint, load_file, save_file
 from common.config import from_json, to_json
+from common.dreams import Episode
 from common.env_wrapper import EnvSpec
 from common.errors import UserError
+from common.metrics import categorical_usage, explained_variance
 from common.spaces import Spaces
 from paper3_dreamerv2.actor_critic import Actor, Critic
 from paper3_dreamerv2.config import Config
@@ -128,7 +130,8 @@ class DreamerV2Agent:
         act = self.spaces.encode(torch.from_numpy(np.array(rows["act"])).to(self.device))  # [B, T, A]
         before = torch.cat([torch.zeros_like(act[:, :1]), act[:, :-1]], 1)  # what led to each row
         before = before * (~seen["is_first"])[..., None]
-        return self.model.rssm.observe(self.model.encoder(seen), before, seen["is_first"], generator=generator)
+        embed = self.model.encoder(seen)
+        return self.model.rssm.observe(embed, before, seen["is_first"], generator=generator)
 
     def decode(self, feat: Tensor) -> dict[str, np.ndarray]:
         """Features as observations.  [B, T, F] -> {key: [B, T, ...]}"""
@@ -144,6 +147,23 @@ class DreamerV2Agent:
         if self.model.cont is not None:
             cont = (self.model.discount(feat) / self.cfg.behaviour.discount).clamp(max=1).cpu().numpy()
         return self.model.reward(feat).cpu().numpy(), cont, self.critic(feat).cpu().numpy()
+
+    @torch.no_grad()
+    def diagnose(self, episode: Episode) -> dict[str, float]:
+        """How well the value knew the discounted rewards that came, and how much of the latents is in use."""
+        rows = {**episode.obs, "act": episode.act, "is_first": episode.is_first}
+        post, _ = self.watch({name: np.asarray(value)[None] for name, value in rows.items()})
+        val = self.critic(post.feat)[0].cpu().numpy()
+        rew, returns, ret = self.model.transform(torch.from_numpy(episode.rew)).numpy(), [], 0.0
+        for reward in rew[::-1]:  # the value of a row includes the reward of entering it
+            ret = float(reward) + self.cfg.behaviour.discount * ret
+            returns.append(ret)
+        returns = returns[::-1]
+        metrics = {"value_accuracy": explained_variance(val, returns)}
+        if self.cfg.rssm.latent == "categorical":
+            probs = self.model.rssm.latent.logits(post.stats[0]).softmax(-1).cpu().numpy()
+            metrics |= {f"latents_{name}": value for name, value in categorical_usage(probs).items()}
+        return metrics
 
     # --- files
 

@@ -2,10 +2,10 @@
 
     h_t = GRU(h_{t-1}, W [z_{t-1}; a_t])      prior p(z_t | h_t)      posterior q(z_t | h_t, e(o_t))
 
-a_t is the action that led to row t, the house row's act[t-1] (common/replay_buffer.py); the sampler shifts it.
-Read it beside paper2_dreamerv1/rssm.py: z is now 32 variables of 32 classes, the GRU has a layer norm.
-Letters: B sequences, T rows, N states, D deter, G variables, C classes, Z = G * C, U hidden units, E embedding,
-A action, F = Z + D; S numbers of a distribution (G * C logits, or 2 Z for Gaussians).
+a_t is the action that led to row t, the house row's act[t-1] (common/replay_buffer.py); the sampler shifts
+it. Read it beside paper2_dreamerv1/rssm.py: z is now 32 variables of 32 classes, the GRU has a layer norm.
+Letters: B sequences, T rows, N states, D deter, G variables, C classes, Z = G * C, U hidden units, E
+embedding, A action, F = Z + D; S numbers of a distribution (G * C logits, or 2 Z for Gaussians).
 """
 
 from typing import NamedTuple
@@ -42,7 +42,7 @@ class CategoricalLatent:
         self.size = self.inputs = cfg.stoch * cfg.classes  # of z; what a layer must output
 
     def stats(self, raw: Tensor) -> Tensor:
-        """Output of a layer -> logits.  No share of uniform probability is mixed in: that is paper 4's.  [..., S]"""
+        """Output of a layer -> logits.  Nothing uniform is mixed in: that is paper 4's.  [..., S]"""
         return raw
 
     def logits(self, stats: Tensor) -> Tensor:
@@ -77,7 +77,7 @@ class CategoricalLatent:
 
 
 class GaussianLatent:
-    """The ablation (paper, table 2): z ~ N(mean, std), diagonal, std = 2 sigmoid(raw / 2) + 0.1 (1.1 at 0)."""
+    """The ablation (table 2): z ~ N(mean, std), diagonal, std = 2 sigmoid(raw / 2) + 0.1 (1.1 at 0)."""
 
     def __init__(self, cfg: RSSMConfig):
         self.size = cfg.stoch  # of z
@@ -112,8 +112,8 @@ class GaussianLatent:
 class LayerNormGRU(nn.Module):
     """One dense layer of [x; h], a layer norm over all three gates, then reset, candidate, update.
 
-    The reset gate multiplies the candidate *after* the projection; the bias of -1 makes the cell keep 73 % of h
-    where the network says zero.  Keras' epsilon is 1e-3.
+    The reset gate multiplies the candidate *after* the projection; the bias of -1 makes the cell keep 73 % of
+    h where the network says zero.  Keras' epsilon is 1e-3.
     """
 
     def __init__(self, inputs: int, deter: int, norm: bool):
@@ -166,8 +166,8 @@ class RSSM(nn.Module):
         """Run the posterior over real rows.  [B, T, E], [B, T, A], [B, T] bool -> post, prior [B, T, ...]
 
         Rows with is_first start from the zero state: nothing, no gradient either, crosses an episode's start.
-        Only what hangs on the carry is inside the loop: the action's and the embedding's share of their layers,
-        the noise and the prior are computed for all rows at once.
+        Only what hangs on the carry is inside the loop: the action's and the embedding's share of their
+        layers, the noise and the prior are computed for all rows at once.
         """
         B, T = is_first.shape
         state = self.initial(B) if state is None else state

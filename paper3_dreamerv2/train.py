@@ -109,7 +109,8 @@ class Learner:
             policy = actor(feat[:-2])  # [H - 1, N]
         baseline = slow if cfg.actor.advantage == "head" else val
         actor_weight = weight * alive if cfg.actor.mask_terminal_start else weight
-        # The gradient may pass through model and critic, which take no step for it: `inputs` are the actor's alone.
+        # The gradient may pass through model and critic, which take no step for it: `inputs` are the actor's
+        # alone.
         policy_loss = actor_loss(
             policy,
             dream.act,

@@ -22,9 +22,9 @@ def sample(
 ) -> dict[str, Tensor]:
     """A batch for `WorldModel.loss`: obs, prev_act [B, L, A], rew, is_first, is_terminal on the device.
 
-    Episodes are drawn uniformly, whatever their length; a short one runs on into its neighbours, where is_first
-    cuts the memory.  Every window starts with is_first and knows no action before it; discrete actions are
-    one-hot first and masked then: index 0 is an action.
+    Episodes are drawn uniformly, whatever their length; a short one runs on into its neighbours, where
+    is_first cuts the memory.  Every window starts with is_first and knows no action before it; discrete
+    actions are one-hot first and masked then: index 0 is an action.
     """
 
     def chance(episodes: Episodes) -> np.ndarray:

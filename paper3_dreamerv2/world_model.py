@@ -1,4 +1,4 @@
-"""The world model of DreamerV2: encoder, RSSM, decoder, reward and discount heads, and their loss (equation 2).
+"""The world model of DreamerV2: encoder, RSSM, decoder, reward and discount heads, their loss (equation 2).
 
 Batches come from utils.py, batch first: obs, prev_act [B, T, A], rew [B, T], is_first, is_terminal [B, T].
 rew[t] is received with obs[t], so the reward head predicts what it takes to *enter* a state.
@@ -57,7 +57,8 @@ class WorldModel(nn.Module):
         return losses, post, metrics
 
     def total(self, losses: dict[str, Tensor]) -> Tensor:
-        """The one number that is minimised: means over B and T, weighed; the KL balanced and above its free nats.
+        """The one number that is minimised: means over B and T, weighed; the KL balanced, above its free
+        nats.
 
         Algorithm 2: both terms have the same value; the prior gets alpha of the gradient, the posterior the
         rest, so that the prior learns faster than the posterior is pulled towards a prior that is still bad.
