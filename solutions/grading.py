@@ -66,6 +66,8 @@ class Grader:
         """Put the variant's code into the reference while its test runs."""
         variant: Variant = request.param
         exercise = variant.exercise
+        if variant.label.startswith("mistake") and any(o.failed for o in self.grades[variant].values()):
+            pytest.skip("one failure is enough to know a mistake by")
         with spliced(exercise.module, exercise.function, variant.text, variant.path):
             yield
 
