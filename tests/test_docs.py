@@ -6,6 +6,7 @@ IMPLEMENTATION_GUIDE.md and paper1_world_models/README.md.
 """
 
 import ast
+import importlib
 import importlib.util
 import json
 import re
@@ -13,6 +14,7 @@ import shlex
 import shutil
 import textwrap
 import tomllib
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
@@ -21,7 +23,7 @@ import pytest
 import tyro
 
 from benchmarks.results import CURVE, LEARNING, load_records
-from common.cli import parse_eval, parse_train, parse_visualize
+from common.cli import EvalArgs, VisualizeArgs, parse_eval, parse_train, parse_visualize
 from common.config import fields_of, override, resolve
 from common.env_wrapper import SUITES as ENV_SUITES
 from common.env_wrapper import check_name, scores, suite_of
@@ -40,6 +42,7 @@ README, GUIDE, PAPER = ROOT / "README.md", ROOT / "IMPLEMENTATION_GUIDE.md", PAP
 DOCS = [README, GUIDE, PAPER]
 FENCE = re.compile(r"^( *)```(\w*)\n(.*?)^ *```$", re.S | re.M)
 CODE = re.compile(r"(?<!`)`([^`\n]+)`(?!`)")
+LATER = re.compile(r"^## Chapter ([2-5]): .*?(?=^## )", re.S | re.M)
 # What runs leave behind, and what a reader makes: no files of this repository.
 LEFT_BEHIND = ("data/", "latents/", "state/", "videos/", "demo/", "attempts/", "my_envs.py")
 # The resolved presets that the README shows.
@@ -63,9 +66,14 @@ def text(path: Path) -> str:
     return path.read_text(encoding="utf-8")
 
 
+def own_text(path: Path) -> str:
+    """The document without the guide's chapters on later papers, which have folders and flags of their own."""
+    return LATER.sub("", text(path))
+
+
 def prose(path: Path) -> str:
-    """The document without its code blocks."""
-    return FENCE.sub("", text(path))
+    """The document without its code blocks and without later papers' chapters."""
+    return FENCE.sub("", own_text(path))
 
 
 def fences(path: Path, language: str) -> list[str]:
@@ -73,7 +81,11 @@ def fences(path: Path, language: str) -> list[str]:
 
 
 def commands(path: Path) -> list[str]:
-    lines = "\n".join(fences(path, "bash")).splitlines()
+    return commands_in(own_text(path))
+
+
+def commands_in(part: str) -> list[str]:
+    lines = "\n".join(textwrap.dedent(m[3]) for m in FENCE.finditer(part) if m[2] == "bash").splitlines()
     return [line.strip() for line in lines if line.strip() and not line.strip().startswith("#")]
 
 
@@ -249,13 +261,13 @@ def test_every_flag_in_the_text_exists(path):
 
 def anchors(path: Path) -> set[str]:
     """GitHub's anchors of a document's headings."""
-    headings = re.findall(r"^#+ (.+)$", prose(path), re.M)
+    headings = re.findall(r"^#+ (.+)$", FENCE.sub("", text(path)), re.M)
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
 @pytest.mark.parametrize("path", DOCS, ids=lambda path: path.relative_to(ROOT).as_posix())
 def test_every_link_leads_somewhere(path):
-    links = re.findall(r"\]\(([^)\s]+)\)", prose(path))
+    links = re.findall(r"\]\(([^)\s]+)\)", FENCE.sub("", text(path)))
     assert len(links) > 5
     for link in links:
         if link.startswith("http"):
@@ -342,7 +354,8 @@ def test_config_fields_in_the_text_exist():
 
 
 def test_glossary_names_are_in_the_code():
-    sources = "\n".join(p.read_text() for folder in (PAPER1, ROOT / "common") for p in folder.glob("*.py"))
+    folders = [*ROOT.glob("paper[1-5]_*"), ROOT / "common"]
+    sources = "\n".join(p.read_text() for folder in folders for p in folder.glob("*.py"))
     rows = table_rows(section(GUIDE, "## Glossary"))
     assert len(rows) > 40
     for symbol, names, _, meaning in rows:
@@ -354,9 +367,85 @@ def test_glossary_names_are_in_the_code():
 
 
 def test_every_exercise_is_in_the_guide():
-    known = {e["id"] for e in exercises(tomllib.loads(text(ROOT / "solutions" / "exercises.toml")))}
-    named = set(re.findall(r"`(p1-[\w-]+)`", prose(GUIDE)))
-    assert named == {name for name in known if name.startswith("p1-")}
+    known = [e["id"] for e in exercises(tomllib.loads(text(ROOT / "solutions" / "exercises.toml")))]
+    assert set(re.findall(r"`(p\d-[\w-]+)`", text(GUIDE))) == set(known)
+
+
+# --- the guide's chapters on later papers: commands, flags, files and settings are of their own folder
+
+
+@dataclass(frozen=True)
+class Chapter:
+    """A chapter of the guide and the paper that it is about."""
+
+    number: str
+    text: str
+
+    @property
+    def folder(self) -> Path:
+        return next(ROOT.glob(f"paper{self.number}_*"))
+
+    @property
+    def paper(self):
+        """What its train.py tells common/online.py."""
+        return importlib.import_module(f"{self.folder.name}.train").PAPER
+
+    @property
+    def prose(self) -> str:
+        return FENCE.sub("", self.text)
+
+    def parse(self, words: list[str]) -> None:
+        """Parse train.py's flags; a run to go on with has the settings of `tiny`."""
+        words = list(words)
+        if "--resume" in words:
+            at = words.index("--resume")
+            words[at : at + 2] = ["--preset", "tiny"]
+        options = {"default_env": self.paper.default_env, "variants": self.paper.variants}
+        parse_train(words, self.paper.presets, self.paper.suites, description="", **options)
+
+
+CHAPTERS = [Chapter(m[1], m[0]) for m in LATER.finditer(GUIDE.read_text(encoding="utf-8"))]
+
+
+@pytest.mark.parametrize("chapter", CHAPTERS, ids=lambda chapter: chapter.folder.name)
+def test_every_command_of_a_later_chapter_parses(chapter, run, sandbox, monkeypatch):
+    monkeypatch.chdir(chapter.folder)
+    found = commands_in(chapter.text)
+    assert len(found) > 5
+    for line in found:
+        words = [word for word in shlex.split(line) if not re.match(r"[A-Z_]+=", word)]
+        if words[0] != "python" or not (chapter.folder / words[1]).is_file():
+            check_command(line, sandbox, run)
+        elif words[1] == "train.py":
+            assert "--preset" in words or "--resume" in words, f"name the preset: {line}"
+            chapter.parse(words[2:])
+        else:
+            if "--checkpoint" in words:
+                words[words.index("--checkpoint") + 1] = str(run)
+            module = importlib.import_module(f"{chapter.folder.name}.{words[1].removesuffix('.py')}")
+            if words[1] == "eval.py":
+                parse_eval(words[2:], args=getattr(module, "Args", EvalArgs))
+            else:
+                parse_visualize(words[2:], args=getattr(module, "Args", VisualizeArgs))
+
+
+@pytest.mark.parametrize("chapter", CHAPTERS, ids=lambda chapter: chapter.folder.name)
+def test_names_in_a_later_chapter_exist(chapter):
+    cfg = next(iter(chapter.paper.presets.values()))
+    known = {name for name, _ in fields_of(cfg)}
+    groups = {name.split(".")[0] for name in known if "." in name}
+    near = (ROOT, chapter.folder, ROOT / "common")
+    for code in CODE.findall(chapter.prose):
+        if code.startswith("--"):
+            words = shlex.split(code)
+            is_known = words[0].lstrip("-").replace("-", "_") in {*known, "preset", "resume", "dry_run"}
+            if len(words) > 1 or not is_known:
+                chapter.parse(["--preset", "tiny", *words])
+        elif re.fullmatch(r"[a-z]+\.[a-z_]+", code) and code.split(".")[0] in groups:
+            assert code in known or (chapter.folder / code).exists(), f"no setting {code}"
+        elif re.fullmatch(r"[\w./-]+(\.(py|md|toml|txt|sh)|/)", code):
+            there = any((folder / code).exists() for folder in near) or code.startswith(LEFT_BEHIND)
+            assert there, f"chapter {chapter.number} names {code}, which does not exist"
 
 
 # --- tables ----------------------------------------------------------------------------------------------
