@@ -224,8 +224,13 @@ def test_a_wrong_command_is_found(run, sandbox, monkeypatch, capsys):
 
 @cache
 def known_flags() -> set[str]:
-    """Every flag that a script of paper 1 has, without the options of an environment."""
-    names = {name for name, _ in fields_of(Config())}
+    """Every flag of paper 1's scripts or of a later train.py, without the options of an environment."""
+    later = [
+        importlib.import_module(f"{path.parent.name}.config") for path in ROOT.glob("paper[2-5]_*/config.py")
+    ]
+    names = {
+        name for config in (Config, *(module.Config for module in later)) for name, _ in fields_of(config())
+    }
     for cls in (train_script.Extra, eval_script.Args, visualize.Args, experiments.Args):
         names |= set(cls.__dataclass_fields__)
     names |= {"preset", "resume", "dry_run", "help"}
