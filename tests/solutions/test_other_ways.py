@@ -1,4 +1,4 @@
-"""Attempts that are right but written otherwise pass: other_ways_*.toml holds a body for every exercise of a paper."""
+"""Attempts that are right but written otherwise pass: other_ways_*.toml, one body per exercise of a paper."""
 
 import subprocess
 import sys

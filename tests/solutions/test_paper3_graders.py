@@ -1,4 +1,4 @@
-"""Further graders of paper 3's exercises: small cases that can be worked out by hand, and classic mistakes."""
+"""Further graders of paper 3's exercises: small cases worked out by hand, and classic mistakes."""
 
 import math
 from types import SimpleNamespace
@@ -156,7 +156,7 @@ def test_a_head_may_be_kept_from_shaping_the_features(switch, head):
 
 
 def balanced(free_nats: float = 0.0, **more) -> tuple[float, torch.Tensor, torch.Tensor]:
-    """Value, and the gradients of posterior and prior logits, of one binary variable: [0, ln 3] and [0, 0]."""
+    """Value and gradients by posterior and prior logits: one binary variable, [0, ln 3] and [0, 0]."""
     model = small_model(**{"model.free_nats": free_nats, **more})
     latent = CategoricalLatent(RSSMConfig(stoch=1, classes=2))
     post = torch.tensor([[0.0, math.log(3)]], requires_grad=True)
@@ -259,7 +259,7 @@ def test_a_dream_is_its_start_and_one_state_per_action(with_graph):
 
 
 def test_a_dream_with_a_graph_reaches_the_actor_through_its_actions_alone():
-    """s_2 = s_0 + w s_0 + w s_1 with s_1 as the actor sees it: d s_2 / dw = s_0 + s_1, not s_0 + s_1 + w s_0."""
+    """s_2 = s_0 + w s_0 + w s_1, s_1 as the actor sees it: d s_2 / dw = s_0 + s_1, not + w s_0."""
     actor, dream = dreamed(2)
     (grad,) = torch.autograd.grad(dream.feat[-1, 0, 0], actor.weight)
     assert grad.item() == 1 + 1.5
