@@ -31,7 +31,7 @@ from common.config import (
 )
 from common.device import cuda_without_torch, pick_device
 from common.errors import UserError
-from common.flags import expand_aliases, flag_of, given_fields, parse, parse_count, peek
+from common.flags import expand_aliases, flag_of, given_fields, literal, parse, parse_count, peek
 from common.run_folder import link_latest, new_run_dir, save_config, start_block
 
 __all__ = [
@@ -135,9 +135,21 @@ def _fresh(
 
 
 def _with_env_options(base: Any, argv: Sequence[str]) -> Any:
-    """`--env-options.NAME VALUE` becomes an entry and so a flag; the env says if it takes it."""
-    names = [re.match(r"--env[-_]options\.([\w-]+)", word) for word in argv]
-    new = {name[1].replace("-", "_"): "" for name in names if name} if hasattr(base, "env_options") else {}
+    """`--env-options.NAME VALUE` becomes an entry and so a flag; the env says if it takes it.
+
+    The value decides on the type; without one it is a switch, `--env-options.NAME` or `--env-options.no-NAME`.
+    """
+    if not hasattr(base, "env_options"):
+        return base
+    new: dict[str, int | float | bool | str] = {}
+    for word, following in zip(argv, [*argv[1:], "--"], strict=True):
+        if (found := re.fullmatch(r"--env[-_]options\.([\w-]+)(?:=(.*))?", word)) is None:
+            continue
+        name, value = found[1].replace("-", "_"), found[2] or following
+        if value.startswith("--"):
+            new[name.removeprefix("no_")] = name.startswith("no_")
+        else:
+            new[name] = literal(value)
     return override(base, {"env_options": {**new, **base.env_options}}) if new else base
 
 

@@ -31,6 +31,14 @@ def parse_count(text: str) -> int:
     return int(number)
 
 
+def literal(text: str) -> int | float | str:
+    """A whole number (a count), another number, or the text itself."""
+    for kind in (parse_count, float):
+        with contextlib.suppress(ValueError):
+            return kind(text)
+    return text
+
+
 def _registry() -> tyro.constructors.ConstructorRegistry:
     """tyro's rules with one change: every int takes a count."""
     registry = tyro.constructors.ConstructorRegistry()
