@@ -137,7 +137,7 @@ def _fresh(
 def _with_env_options(base: Any, argv: Sequence[str]) -> Any:
     """`--env-options.NAME VALUE` becomes an entry and so a flag; the env says if it takes it.
 
-    The value decides on the type; without one it is a switch, `--env-options.NAME` or `--env-options.no-NAME`.
+    The value decides on the type; none makes it a switch, `--env-options.NAME` or `--env-options.no-NAME`.
     """
     if not hasattr(base, "env_options"):
         return base
