@@ -13,13 +13,14 @@ from common.errors import UserError
 from paper1_world_models import imitation
 from paper1_world_models.config import ControllerConfig
 from paper1_world_models.controller import ActionCodec, Controller
+from paper1_world_models.dream import Starts
 from paper1_world_models.gates import dream_failures, judge_dream, rnn_failures, vae_failures
 from paper1_world_models.imitation import Teacher, raw_of
 from paper1_world_models.presets import PRESETS, SUITES
 from paper1_world_models.rollout import Episode, Noise, Player, play
 from paper1_world_models.rollout_games import ToyGames, env_spec
 from paper1_world_models.train import new_agent, train
-from paper1_world_models.worlds import TablePlayer, blind_tables, summary
+from paper1_world_models.worlds import TablePlayer, blind_tables, dream_table, summary
 
 
 def test_v_must_beat_the_mean_image():
@@ -174,3 +175,16 @@ def test_an_imitation_on_the_true_state_plays_as_the_optimum_does(small, monkeyp
     player.core = games.core
     returns = play(games, player, params[None], [Episode(0, r, r) for r in range(40)], Noise(None))
     assert returns.mean() > 180  # of 200; the best blind policy has 34
+
+
+@pytest.mark.parametrize("toy", ["toy_dodge", "toy_catch", "toy_point", "toy_simple_world"])
+def test_every_toy_has_a_competent_player(toy):
+    """Untrained models: the rows are there, and their actions are legal."""
+    cfg = resolve(PRESETS, SUITES, "tiny-dream", toy)[0]
+    cfg = override(cfg, {"dream.max_steps": 12, "vae.width": 0.06, "rnn.hidden": 8})
+    agent = new_agent(cfg, env_spec(cfg), "cpu")
+    agent.starts = Starts(*torch.randn(2, 5, cfg.vae.latents))
+    run = SimpleNamespace(cfg=cfg, leave_if_asked=lambda: None)
+    table = dream_table(run, agent, ToyGames(env_spec(cfg), 64))
+    assert list(table)[:3] == ["no-op", "uniform", "held"] and list(table)[-1] == "competent"
+    assert all(np.isfinite(list(row.values())).all() for row in table.values())

@@ -14,7 +14,7 @@ FOLDER = Path(__file__).parents[2] / "paper1_world_models"
 
 
 def script(name: str, *args: str, cwd: Path = FOLDER) -> subprocess.CompletedProcess:
-    return subprocess.run([sys.executable, name, *args], cwd=cwd, capture_output=True, text=True, timeout=120)
+    return subprocess.run([sys.executable, name, *args], cwd=cwd, capture_output=True, text=True, timeout=600)
 
 
 def one_line(done: subprocess.CompletedProcess, *words: str) -> None:
