@@ -113,6 +113,22 @@ _TOY_TINY = {
     "dream.max_steps": 200,
 }
 
+# The same on networks of full width: what the authors did on big tasks fails on a toy.
+_TOY_FULL = _TOY_TINY | {
+    "num_envs": 1,
+    "epochs": 0,
+    "collect.policy": "held",
+    "collect.max_steps": 200,
+    "vae.batch": 64,
+    "vae.lr": 1e-3,
+    "vae.lr_end": 0.05,
+    "rnn.batch": 32,
+    "rnn.length": 32,
+    "rnn.lr_end": 0.05,
+    "dream.temperature": 1.0,
+    "dream.done": "bernoulli",
+}
+
 _IN_DREAMS = {  # collect, train M, evolve in the dream; three times over
     "train_in": "dream",
     "iterations": 3,
@@ -132,8 +148,8 @@ _DREAMT_REWARD = {
 # Suite of the environment, or its id -> preset -> dotted field -> value.
 SUITES: dict[str, dict[str, dict]] = {
     "toy": {
-        "paper": _TOY_TINY | {"vae.foreground_weight": 1.0, "vae.foreground": "none"},
-        "gpu": _TOY_TINY,
+        "paper": _TOY_FULL,
+        "gpu": _TOY_FULL,
         "cpu": _TOY_TINY | {"generations": 200},
         "tiny": _TOY_TINY,
         "tiny-dream": _TOY_TINY | _IN_DREAMS,

@@ -2,7 +2,7 @@
 
 import pytest
 
-from common.config import override, resolve
+from common.config import fields_of, override, resolve
 from common.errors import UserError
 from paper1_world_models.config import MINIMA
 from paper1_world_models.presets import PRESETS, SUITES
@@ -37,6 +37,26 @@ def test_impossible_settings(wrong):
 def test_every_preset_is_possible_everywhere(preset, env):
     cfg, _ = resolve(PRESETS, SUITES, preset, env)
     cfg.check()
+
+
+# What a toy's recipe is made of, networks aside: the widths are the preset's own.
+TOY_RECIPE = (
+    *("epochs", "generations", "num_envs", "train_in", "iterations"),
+    *(f"collect.{name}" for name in ("episodes", "max_steps", "policy", "holds", "noop_prob")),
+    *(f"vae.{name}" for name in ("latents", "updates", "batch", "lr", "lr_end", "foreground", "gate")),
+    *(f"rnn.{name}" for name in ("done_head", "carry", "batch", "length", "updates", "lr", "lr_end")),
+    *(f"evolve.{name}" for name in ("population", "rollouts", "sigma", "max_steps", "eval_episodes")),
+    *(f"dream.{name}" for name in ("temperature", "done", "max_steps")),
+)
+
+
+@pytest.mark.parametrize("preset", ["paper", "gpu"])
+@pytest.mark.parametrize("env", ["toy_dodge", "toy_catch"])
+def test_the_large_presets_play_a_toys_recipe_at_full_width(preset, env):
+    large, tiny = (dict(fields_of(resolve(PRESETS, SUITES, p, env)[0])) for p in (preset, "tiny"))
+    assert {name: large[name] for name in TOY_RECIPE} == {name: tiny[name] for name in TOY_RECIPE}
+    assert large["vae.width"] == 1 and large["rnn.hidden"] == 256
+    assert large["epochs"] == 0 and large["vae.updates"] > 0 and large["collect.policy"] == "held"
 
 
 def test_the_minima_name_fields():
