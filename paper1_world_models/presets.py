@@ -21,6 +21,7 @@ PRESETS: dict[str, Config] = {
         vae=VAEConfig(lr=3e-4),
         rnn=RNNConfig(length=256),
         evolve=EvolveConfig(slots=1024),
+        dream=DreamConfig(temperature=1.0, done="bernoulli"),
     ),
     "cpu": Config(
         num_envs=2,
@@ -178,7 +179,14 @@ SUITES: dict[str, dict[str, dict]] = {
             "controller.bias": False,
             "controller.actions": "tanh",
         },
-        "gpu": _DOOM_TINY | {"vae.updates": 8000, "rnn.updates": 6000},
+        "gpu": _DOOM_TINY
+        | {
+            "epochs": 0,
+            "collect.episodes": 2000,
+            "vae.updates": 8000,
+            "rnn.updates": 6000,
+            "evolve.slots": 32,
+        },
         "cpu": _DOOM_TINY | {"collect.episodes": 2000, "vae.updates": 4000, "rnn.updates": 3000},
         "tiny": _DOOM_TINY,
         "tiny-dream": _DOOM_TINY,

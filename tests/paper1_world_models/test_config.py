@@ -59,6 +59,18 @@ def test_the_large_presets_play_a_toys_recipe_at_full_width(preset, env):
     assert large["epochs"] == 0 and large["vae.updates"] > 0 and large["collect.policy"] == "held"
 
 
+@pytest.mark.parametrize("preset", PRESETS)
+@pytest.mark.parametrize("env", ["toy_dodge", "CarRacing-v3", "doom_takecover", "CartPole-v1"])
+def test_the_layers_do_not_contradict_each_other(preset, env):
+    cfg, layers = resolve(PRESETS, SUITES, preset, env)
+    told = {name for layer in layers for name, value in layer.values.items() if value}
+    assert not ("vae.updates" in told and cfg.epochs), "epochs make vae.updates dead"
+    assert cfg.epochs or cfg.vae.updates
+    assert cfg.evolve.slots >= cfg.num_envs, "processes without a game"
+    authors = preset == "paper" and not env.startswith("toy")  # the hard cut-off is theirs, and is cheated
+    assert (cfg.dream.done, cfg.dream.temperature) == (("cutoff", 1.15) if authors else ("bernoulli", 1.0))
+
+
 def test_the_minima_name_fields():
     with pytest.raises(ValueError):
         override(PRESETS["tiny"], {"no.such_field": 1})
