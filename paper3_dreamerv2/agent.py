@@ -195,5 +195,6 @@ class DreamerV2Agent:
                 part.load_state_dict(data["weights"][name])
             agent.updates = extra["updates"]
         except (KeyError, TypeError, AttributeError, RuntimeError) as error:
-            raise UserError(f"{path} does not fit this version of {PAPER} ({error}): train again") from error
+            why = " ".join(str(error).split())[:200]  # torch lists every tensor, a line each
+            raise UserError(f"{path} does not fit this version of {PAPER} ({why}): train again") from error
         return agent
