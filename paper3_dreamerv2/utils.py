@@ -53,5 +53,8 @@ def copy_into(slow: nn.Module, fast: nn.Module) -> None:
 
 
 def decoupled(decay: float, lr: float) -> float:
-    """AdamW's weight_decay for which every update multiplies weights by 1 - decay, whatever the rate."""
-    return decay / lr
+    """AdamW's weight_decay for which every update multiplies weights by 1 - decay, whatever the rate.
+
+    At rate 0 a network is frozen: it does not decay either.
+    """
+    return decay / lr if lr else 0.0

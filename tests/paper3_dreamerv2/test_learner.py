@@ -245,6 +245,14 @@ def test_each_network_has_its_rate_and_the_same_decay(learner, small):
         assert {id(p) for p in group["params"]} == {id(p) for p in one.agent.parts()[name].parameters()}
 
 
+@pytest.mark.parametrize("part, field", [("actor", "actor.lr"), ("critic", "behaviour.critic_lr")])
+def test_at_rate_zero_a_network_is_frozen(learner, random_batch, part, field):
+    one = learner({field: 0.0})
+    before = weights_of(one.agent.parts()[part])
+    update(one, random_batch())
+    assert same(weights_of(one.agent.parts()[part]), before)
+
+
 @pytest.mark.parametrize(
     "now, eta, rho",
     [(0, 3e-3, 0.9), (1_250_000, 1.65e-3, 0.95), (2_500_000, 3e-4, 1.0), (50_000_000, 3e-4, 1.0)],

@@ -1,4 +1,4 @@
-"""That the agent learns: the tiny preset, with discrete actions and continuous ones (minutes; `make learn`)."""
+"""That the agent learns: the tiny preset, discrete actions and continuous ones (minutes; `make learn`)."""
 
 import csv
 
