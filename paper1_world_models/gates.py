@@ -9,7 +9,7 @@ from common.errors import UserError
 from paper1_world_models.run import Run
 
 FOREGROUND = 0.125  # share of the mean image's error on the pixels that vae.foreground weighs
-BOUNDS = {  # dream / reality, from the measured sheets; others, which hug a wall: at most twice
+BOUNDS = {  # dream / reality, from the measured sheets; others, at a bound for ever: at most twice
     "no-op": (0.7, 1.3),
     "uniform": (0.7, 1.3),
     "held": (0.7, 1.3),

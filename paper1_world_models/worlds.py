@@ -53,6 +53,18 @@ def ends_of(codec: ActionCodec) -> tuple[float, float] | None:
     return (codec.low[0], codec.high[0]) if codec.kind == "tanh" and codec.size == 1 else None
 
 
+def extremes_of(codec: ActionCodec) -> dict[str, np.ndarray]:
+    """Constant actions [A] that data of short holds lacks: to one side for ever, or a Box's bounds.
+
+    Discrete actions have none.
+    """
+    if ends := ends_of(codec):
+        return {"left for ever": np.float32(ends[:1]), "right for ever": np.float32(ends[1:])}
+    return (
+        {"low for ever": np.float32(codec.low), "high for ever": np.float32(codec.high)} if codec.low else {}
+    )
+
+
 def sweep(codec: ActionCodec, half: int, steps: int) -> np.ndarray:
     """`half` steps right, as many left, and so on.  -> [T, 1]"""
     left, right = ends_of(codec)
@@ -75,8 +87,8 @@ def blind_tables(agent: WorldModelsAgent, episodes: int, steps: int, seed: int) 
         ),
         "held": fill(lambda i: Held(agent.cfg.collect, codec, i, rng)),
     }
-    for name, value in zip(("left for ever", "right for ever"), ends_of(codec) or (), strict=False):
-        tables[name] = np.full((episodes, steps, 1), value, np.float32)
+    for name, action in extremes_of(codec).items():
+        tables[name] = np.broadcast_to(action, (episodes, steps, codec.size))
     if suite_of(agent.env.name) == "doom" and ends_of(codec):
         line = sweep(codec, max(1, SWEEP // agent.env.frames_per_step), steps)
         tables["competent"] = np.broadcast_to(line, (episodes, steps, 1))

@@ -135,7 +135,12 @@ def test_takecovers_gate_has_wall_huggers_and_the_sweep_for_both_kinds_of_turn()
         assert (tables["competent"][:, half : 2 * half] == -1).all()
     car = SimpleNamespace(codec=ActionCodec("car", 3, (-1.0, 0.0, 0.0), (1.0,) * 3), cfg=PRESETS["tiny"])
     car.env = EnvSpec("CarRacing-v3")
-    assert list(blind_tables(car, 2, 5, 0)) == ["no-op", "uniform", "held"]
+    tables = blind_tables(car, 2, 5, 0)
+    assert list(tables) == ["no-op", "uniform", "held", "low for ever", "high for ever"]
+    assert (tables["low for ever"] == [-1, 0, 0]).all() and (tables["high for ever"] == 1).all()
+    assert tables["low for ever"].shape == (2, 5, 3)
+    many = SimpleNamespace(codec=ActionCodec("argmax", 4), cfg=PRESETS["tiny"], env=EnvSpec("toy_catch"))
+    assert list(blind_tables(many, 2, 5, 0)) == ["no-op", "uniform", "held"]  # which would be the wall?
 
 
 @pytest.mark.parametrize("codec", [THIRDS, TANH, ActionCodec("argmax", 4)])
