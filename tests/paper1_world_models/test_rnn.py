@@ -119,12 +119,42 @@ def test_temperature(tau, second, mean, variance):
     n = 200_000
     pred = prediction([[[0, math.log(3)]]], [[[0.0, 4]]], [[[1, 0.5]]])
     big = Prediction(*(v.expand(n, 1, 2) for v in (pred.logpi, pred.mu, pred.logsigma)), None, None)
-    assert (pred.logpi / tau).softmax(-1)[0, 0, 1].item() == pytest.approx(second, abs=1e-6)
     draws = sample_next(big, tau, torch.Generator().manual_seed(1))[:, 0]
-    if mean is None:
-        return
+    if mean is None:  # of a mixture whose weights are `second`, and whose variances are scaled by tau
+        mean = 4 * second
+        variance = tau * ((1 - second) + second / 4) + 16 * second * (1 - second)
     assert draws.mean().item() == pytest.approx(mean, abs=3 * math.sqrt(variance / n))
     assert draws.var().item() == pytest.approx(variance, abs=3 * variance * math.sqrt(2 / n) * 1.5)
+
+
+@pytest.mark.parametrize(
+    "tau, second",
+    [(0.1, 0.9999831), (0.5, 0.9), (1.0, 0.75), (1.15, 0.7221828), (1.3, 0.6995353), (2.0, 0.6339746)],
+)
+def test_temperature_moves_the_choice_of_the_component(tau, second):
+    """Components 40 apart cannot be confused, so a draw tells which one it came from."""
+    n = 200_000
+    pred = prediction([[[0, math.log(3)]]], [[[0.0, 40]]], [[[1, 0.5]]])
+    big = Prediction(*(v.expand(n, 1, 2) for v in (pred.logpi, pred.mu, pred.logsigma)), None, None)
+    share = (sample_next(big, tau, torch.Generator().manual_seed(2)) > 20).float().mean().item()
+    assert share == pytest.approx(second, abs=3 * math.sqrt(second * (1 - second) / n))
+
+
+@pytest.mark.parametrize("shared", [False, True])
+def test_a_constant_added_to_all_logits_changes_nothing(shared):
+    """M normalises its raw logits itself: over the components and over nothing else."""
+    rnn = MDNRNN(RNNConfig(hidden=8, mixtures=3, shared_pi=shared), 2, 1)
+    hidden, z = torch.randn(5, 4, 8), torch.randn(5, 4, 2)
+    before = rnn.predict(hidden)
+    with torch.no_grad():
+        rnn.head.bias[: 3 if shared else 6] += 7.0
+    after = rnn.predict(hidden)
+    torch.testing.assert_close(after.logpi, before.logpi, atol=1e-5, rtol=1e-5)
+    assert torch.equal(after.mu, before.mu) and torch.equal(after.logsigma, before.logsigma)
+    nll = [mdn_nll(pred, z, shared_pi=shared) for pred in (before, after)]
+    torch.testing.assert_close(nll[1], nll[0], atol=1e-5, rtol=1e-5)
+    draws = [sample_next(pred, 1.15, torch.Generator().manual_seed(0), shared) for pred in (before, after)]
+    torch.testing.assert_close(draws[1], draws[0], atol=1e-5, rtol=1e-5)
 
 
 def test_cold_dreams_follow_the_likeliest_component():
