@@ -67,7 +67,7 @@ def text(path: Path) -> str:
 
 
 def own_text(path: Path) -> str:
-    """The document without the guide's chapters on later papers, which have folders and flags of their own."""
+    """The document without the guide's chapters on later papers: they have folders and flags of their own."""
     return LATER.sub("", text(path))
 
 
