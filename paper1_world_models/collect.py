@@ -19,7 +19,7 @@ import numpy as np
 from common.atomic import write_json
 from common.env_wrapper import EnvSpec
 from common.errors import UserError
-from common.shards import ShardWriter
+from common.shards import Shards, ShardWriter
 from paper1_world_models.config import CollectConfig, Config
 from paper1_world_models.controller import ActionCodec, make_codec
 from paper1_world_models.evolve import training_seed
@@ -153,6 +153,13 @@ def collectors(root: Path, iteration: int, num_envs: int) -> int:
         raise UserError(f"{path} is damaged: remove it and go on with --resume") from error
 
 
+def rows_before(root: Path, iteration: int) -> int:
+    """Rows of the passes before this one."""
+    folders = [path.parent for path in sorted(root.glob("*/meta.json"))]
+    earlier = [folder for folder in folders if int(folder.name[:2]) < iteration]
+    return Shards(earlier).total if earlier else 0
+
+
 def collect(
     cfg: Config,
     spec: EnvSpec,
@@ -163,11 +170,12 @@ def collect(
 ) -> None:
     """Fill root/ITERATION-WORKER for all workers.  `report(frames so far)` answers True to stop early.
 
+    --steps caps all passes together; an episode that reaches a worker's share of it is played to its end.
     A worker that dies is started again (three times at most) and goes on after its last finished episode.
     """
     frames = cfg.collect.again_frames if model else 10**12
-    if cfg.steps:  # environment frames; a row is one action, which may repeat
-        frames = min(frames, cfg.steps // spec.frames_per_step)
+    if cfg.steps:  # environment frames of all passes; a row is one action, which may repeat
+        frames = min(frames, max(0, cfg.steps // spec.frames_per_step - rows_before(root, iteration)))
     W = collectors(root, iteration, cfg.num_envs)
     jobs = [Job(cfg, spec, root, iteration, w, W, math.ceil(frames / W), model) for w in range(W)]
     if W == 1:

@@ -20,16 +20,18 @@ def describe(command, folder: Path | None, agent) -> str:
         "M": sum(p.numel() for p in agent.rnn.parameters() if p.requires_grad),
         "C": agent.controller.size,
     }
-    rows = first_rows(cfg, repeat) + (cfg.iterations - 1) * cfg.collect.again_frames
+    rows = all_rows(cfg, repeat)
     run = folder or command.resume
     # Carried here for its controller alone (carry.py): frames and latents are elsewhere.
     is_carried = command.extra.stage == "controller" and not (run and (run / "data").exists())
     stored = 0 if is_carried else rows
     on_disk = stored * (cfg.vae.size**2 * cfg.vae.channels + 4 * agent.codec.size + 7)  # bytes
+    if run:  # what a resumed run has written is no longer free
+        on_disk = max(0, on_disk - sum(file.stat().st_size for file in run.glob("data/*/*.bin")))
     latents = stored * (4 * cfg.vae.latents + 4 * agent.codec.size + 7)
     noise = noise_bytes(cfg)
     bound = "" if cfg.collect.ignore_end else " (at most: episodes may end early)"
-    exact, flag = folder is not None and cfg.collect.ignore_end, "--collect.episodes"
+    refuse, flag = folder is not None, "--collect.episodes, or cap all frames with --steps"
     what, of_ram = (
         f"latents{bound} and the scores' draws",
         flag if latents > noise else "--evolve.eval-episodes",
@@ -43,8 +45,8 @@ def describe(command, folder: Path | None, agent) -> str:
         policy_steps=None if is_carried else rows,
         updates=updates_to_come(cfg, repeat),
         forecasts=[
-            forecast(forecast_disk, on_disk, f"frames{bound}", flag, folder or HERE, refuse=exact),
-            forecast(forecast_ram, latents + noise, what, of_ram, refuse=exact),
+            forecast(forecast_disk, on_disk, f"frames{bound}", flag, folder or HERE, refuse=refuse),
+            forecast(forecast_ram, latents + noise, what, of_ram, refuse=refuse),
         ],
         device=str(agent.device),
     )
@@ -53,6 +55,12 @@ def describe(command, folder: Path | None, agent) -> str:
 def first_rows(cfg: Config, repeat: int) -> int:
     """Rows of the first pass at most; --steps counts frames, and a row takes `repeat` of them."""
     return min(cfg.collect.episodes * cfg.collect.max_steps, (cfg.steps or 10**12) // repeat)
+
+
+def all_rows(cfg: Config, repeat: int) -> int:
+    """Rows of all passes at most; --steps caps them together."""
+    rows = first_rows(cfg, repeat) + (cfg.iterations - 1) * cfg.collect.again_frames
+    return min(rows, (cfg.steps or 10**12) // repeat)
 
 
 def updates_to_come(cfg: Config, repeat: int) -> dict[str, int]:
@@ -73,7 +81,7 @@ def noise_bytes(cfg: Config) -> int:
 
 
 def forecast(check, *args, refuse: bool) -> str:
-    """A forecast line; where it is an upper bound, or nothing runs yet, too much is a warning only."""
+    """A forecast line; where nothing runs (--dry-run), too much is a warning only."""
     try:
         return check(*args)
     except UserError as error:
