@@ -93,6 +93,11 @@ class Streams:
     def __init__(self, data: Latents, episodes: np.ndarray, batch: int, length: int, seed: int):
         self.data, self.episodes, self.batch, self.seed = data, episodes, batch, seed
         steps = int(data.episodes[episodes, 1].sum()) - 1
+        if steps < batch:
+            raise UserError(
+                f"the data to learn from has {max(0, steps)} steps, and a batch of {batch} rows needs one for "
+                f"each: raise --collect.episodes, or lower --rnn.batch {batch}"
+            )
         self.length = max(1, min(length, steps // batch))
         self.per_pass = max(1, steps // (batch * self.length))
         self.epoch, self.rows = -1, np.empty(0)

@@ -139,6 +139,11 @@ def train(cfg: Config, folder: Path, device, last_stage: str) -> bool:
                 if last_stage == "collect":
                     break  # later passes are played by the controller of the one before
                 shards = open_data(folder, iteration)
+                if len(shards.episodes) < 2:  # one to learn from, one held out
+                    raise UserError(
+                        f"{folder} holds {len(shards.episodes)} episodes longer than {cfg.collect.min_length} "
+                        "rows, 2 are needed: raise --collect.episodes or --steps, or lower --collect.min-length"
+                    )
                 if iteration == 0:
                     train_vae(run, agent, shards)  # V is frozen afterwards
                     publish(agent, folder, iteration, "vae")
@@ -193,7 +198,12 @@ def collect_stage(run, collect, iteration: int, model: Path | None) -> int:
         shards = open_data(run.folder, upto)
         return shards.total - len(shards.episodes)
 
-    return (steps(iteration) - (steps(iteration - 1) if iteration else 0)) * run.spec.frames_per_step
+    taken = (steps(iteration) - (steps(iteration - 1) if iteration else 0)) * run.spec.frames_per_step
+    if iteration and not taken:
+        run.log.note(
+            f"pass {iteration + 1}: --steps {run.cfg.steps} is used up; M and C go on without new frames"
+        )
+    return taken
 
 
 def saved_steps(cfg: Config, folder: Path) -> dict[str, int]:

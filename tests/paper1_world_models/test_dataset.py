@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from common.errors import UserError
 from paper1_world_models.dataset import Latents, Streams, Windows, make_batch
 
 
@@ -87,6 +88,13 @@ def test_each_batch_draws_z_anew_but_once_per_frame():
     two = make_batch(data, seq, torch.Generator().manual_seed(2), True, "cpu").z
     assert not torch.equal(one, two)
     assert one.shape == (4, 7, 1)  # one draw serves as target of step t and as input of step t + 1
+
+
+def test_too_few_steps_for_a_batch_name_both_flags():
+    data = counting_data([4, 4])
+    assert Streams(data, np.arange(2), 7, 32, seed=0)(0).rows.shape == (7, 2)  # 8 rows are 7 steps
+    with pytest.raises(UserError, match=r"7 steps.*--collect\.episodes.*--rnn\.batch 8"):
+        Streams(data, np.arange(2), 8, 32, seed=0)
 
 
 def test_the_frame_after_the_end_can_be_left_out():
