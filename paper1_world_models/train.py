@@ -141,8 +141,8 @@ def train(cfg: Config, folder: Path, device, last_stage: str) -> bool:
                 shards = open_data(folder, iteration)
                 if len(shards.episodes) < 2:  # one to learn from, one held out
                     raise UserError(
-                        f"{folder} holds {len(shards.episodes)} episodes longer than {cfg.collect.min_length} "
-                        "rows, 2 are needed: raise --collect.episodes or --steps, or lower --collect.min-length"
+                        f"{folder} holds {len(shards.episodes)} episodes and V and M need 2: "
+                        "raise --collect.episodes or --steps, or lower --collect.min-length"
                     )
                 if iteration == 0:
                     train_vae(run, agent, shards)  # V is frozen afterwards
