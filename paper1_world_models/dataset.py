@@ -95,7 +95,7 @@ class Streams:
         steps = int(data.episodes[episodes, 1].sum()) - 1
         if steps < batch:
             raise UserError(
-                f"the data to learn from has {max(0, steps)} steps, and a batch of {batch} rows needs one for "
+                f"the data to learn from has {max(0, steps)} steps, and {batch} rows of a batch need one for "
                 f"each: raise --collect.episodes, or lower --rnn.batch {batch}"
             )
         self.length = max(1, min(length, steps // batch))
