@@ -2,7 +2,8 @@
 
 Besides what every paper draws (truth / dream / difference, free dreams, heads, error over the horizon):
 truth, reconstruction, one-step prediction and open-loop dream side by side; a walk along single latents;
-free dreams at several temperatures; and how long the controller lives in dreams of each temperature.
+free dreams at several temperatures; and what the controller scores in dreams of each temperature (how long it
+lives, or what M's reward head pays).
 """
 
 if not __package__:  # run as a script: the repository root, not this folder, goes on the path
@@ -50,7 +51,8 @@ def extras(agent, window: Window, folder: Path, args: Args) -> list[Path]:
     """The pictures that only paper 1 has; returns their files."""
     files = [four_views(agent, window, folder), traversal(agent, window, folder, args.latents)]
     files.append(temperature_dreams(agent, window, folder, args))
-    if agent.cfg.rnn.done_head and len(agent.starts.mu):
+    has_score = agent.cfg.rnn.done_head or agent.cfg.dream.reward == "head"  # else every dream pays the same
+    if has_score and len(agent.starts.mu):
         files.append(temperature_plot(agent, folder, args))
     return files
 
