@@ -91,6 +91,10 @@ _DOOM_TINY = _DOOM | {  # recipe B of the measured sheet
 _GYM = {  # a user's own environment, or BipedalWalker-v3 from its rendered picture
     "rnn.done_head": True,
 }
+# Every episode has clouds of its own, which are most of what differs between pictures, and random play falls
+# within about 100 steps: V needs many short episodes, or it learns the skies it saw by heart.
+_WALKER_TINY = {"collect.episodes": 150, "collect.max_steps": 100, "vae.updates": 1500}
+_WALKER_CPU = {"collect.episodes": 600, "collect.max_steps": 200, "vae.updates": 6000}
 _TOY_TINY = {
     "generations": 100,
     "collect.episodes": 1100,
@@ -192,6 +196,7 @@ SUITES: dict[str, dict[str, dict]] = {
         "tiny-dream": _DOOM_TINY,
     },
     "gym": {"paper": _GYM, "gpu": _GYM, "cpu": _GYM, "tiny": _GYM, "tiny-dream": _GYM | _DREAMT_REWARD},
+    "BipedalWalker-v3": {"cpu": _WALKER_CPU, "tiny": _WALKER_TINY, "tiny-dream": _WALKER_TINY},
     "box2d_car": {
         "paper": _CAR | {"env_options": {"render": "stock", "size": 64, "crop": True}},
         "gpu": _CAR | {"collect.env_options": {"start": "random"}},
