@@ -122,6 +122,11 @@ class OnlineRun:
         if per_env < cfg.replay.length:
             line = f"--prefill {cfg.prefill}: gives each environment {per_env} rows, and a sequence has"
             raise UserError(f"{line} {cfg.replay.length} (--replay.length): raise it")
+        if self.capacity // cfg.num_envs < cfg.replay.length:
+            line = f"--replay.capacity {cfg.replay.capacity}: leaves each of {cfg.num_envs} environments less"
+            raise UserError(
+                f"{line} than one sequence of {cfg.replay.length} rows (--replay.length): raise it"
+            )
 
     def forecasts(self) -> list[str]:
         """What the replay will take of RAM and disk; too much is refused, but for a dry run."""
@@ -178,7 +183,7 @@ class OnlineRun:
         found = self.state.load()
         with (
             SignalGuard() as self.guard,
-            Logger(self.folder, total=self.total, resume_step=found[0] if found else None) as self.log,
+            Logger(self.folder, total=self.total, resume_step=found[0] if found else 0) as self.log,
         ):
             self.collector = Collector(self.envs, self.replay, self.repeat, cfg.seed, self._on_episode)
             self._found = found
@@ -231,17 +236,11 @@ class OnlineRun:
 
     def updated(self, metrics: Mapping[str, Any]) -> None:
         """After an update: its metrics (0-dim tensors stay on their device) are averaged over log_every."""
-        from common.meters import peak_memory_mb
-
         self.agent.updates += 1
         self.meter.add(updates=1)
         self.log.accumulate(metrics)
         if self.agent.updates % self.cfg.log_every == 0:
-            self.bad.flush()
-            more = {"updates": self.agent.updates, "skipped_updates": self.bad.skipped}
-            ratio = self.agent.updates / max(self.collector.policy_steps, 1)
-            more |= {"updates_per_policy_step": ratio, **self.meter.rates(), **peak_memory_mb()}
-            self.log.scalars(self.frames, more)
+            self._log_updates()
 
     def keep_up(self) -> bool:
         """Evaluate and save where it is time to, or at the end.  False: a signal asked to stop."""
@@ -286,7 +285,8 @@ class OnlineRun:
         from common.seeding import generator_state, rng_state
 
         self.collector.end_episodes()
-        self.bad.flush()
+        if self.agent.updates % self.cfg.log_every:  # a resumed run begins its means anew, so every run does
+            self._log_updates()
         tree, files = self.replay.save(self.state.folder / "replay", self.state.next_version)
         counters = {"policy_steps": self.collector.policy_steps, "updates": self.agent.updates}
         parts = {
@@ -320,6 +320,16 @@ class OnlineRun:
         self.bad.skipped = counters["skipped"]
         set_generator_state(self.rng, parts["random"]["prefill"])
         set_rng_state(parts["random"]["all"])
+
+    def _log_updates(self) -> None:
+        """A row of metrics.jsonl: what was accumulated, counts and rates."""
+        from common.meters import peak_memory_mb
+
+        self.bad.flush()
+        more = {"updates": self.agent.updates, "skipped_updates": self.bad.skipped}
+        ratio = self.agent.updates / max(self.collector.policy_steps, 1)
+        more |= {"updates_per_policy_step": ratio, **self.meter.rates(), **peak_memory_mb()}
+        self.log.scalars(self.frames, more)
 
     def _begin(self) -> None:
         """Fresh episodes, the same in a run that was interrupted here and in one that was not."""

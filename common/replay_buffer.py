@@ -200,12 +200,23 @@ class ReplayBuffer:
         return {"rows": rows, **sizes, **streams, "rng": self.rng.bit_generator.state}, files
 
     def restore(self, folder: Path, tree: Mapping[str, Any]) -> None:
-        """Fill this fresh buffer from what `save` wrote; UserError where fields or sizes are others."""
+        """Fill this fresh buffer from what `save` wrote; UserError where fields or sizes are others.
+
+        The capacity may have grown, for a run that is made longer, if no row was overwritten so far.
+        """
         for key, mine in (("num_envs", self.num_envs), ("online", self.online)):
             if tree[key] != mine:
                 line = f"the replay in {folder} has {key} {tree[key]}, this run {mine}"
                 raise UserError(f"{line}: use the same config")
-        self.storage.restore(folder, tree["rows"])
+        capacity = tree["rows"]["capacity"]
+        if self.storage.capacity > capacity >= max(tree["counts"]) * self.num_envs:
+            old = ReplayBuffer(capacity, self.storage.fields, self.num_envs, online=self.online)
+            old.restore(folder, tree)
+            for env, count in enumerate(tree["counts"]):  # each stream has moved
+                ids = np.arange(count) * self.num_envs + env
+                self.storage.write(self._slots(ids), old.storage.read(old._slots(ids)))
+        else:
+            self.storage.restore(folder, tree["rows"])
         self._counts[:] = tree["counts"]
         self._queue = deque(tree["queue"])
         self.rng.bit_generator.state = tree["rng"]

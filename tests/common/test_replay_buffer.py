@@ -373,7 +373,7 @@ def test_another_config_is_refused(tmp_path):
     fill(buffer, [5])
     tree, _ = buffer.save(tmp_path, 1)
     for other in (
-        ReplayBuffer(40, FIELDS, 2),
+        ReplayBuffer(16, FIELDS, 2),
         ReplayBuffer(20, FIELDS, 4),
         ReplayBuffer(20, FIELDS, 2, online=5),
     ):
@@ -395,3 +395,25 @@ def test_forecasts(tmp_path, monkeypatch):
     assert "checkpoints" in forecast(2_000_000, fields, "--replay.capacity", tmp_path, mapped=True)[0]
     with pytest.raises(UserError, match="disk"):
         forecast(4_000_000, fields, "--replay.capacity", tmp_path, mapped=True)
+
+
+@pytest.mark.parametrize("num_envs", [1, 3])
+def test_a_longer_run_takes_a_smaller_replay_over(num_envs, tmp_path):
+    small, large = (ReplayBuffer(n * num_envs, FIELDS, num_envs, seed=n) for n in (20, 50))
+    fill(small, [6, 9])
+    tree, _ = small.save(tmp_path, 1)
+    large.restore(tmp_path, tree)
+    ids = np.arange(15 * num_envs)
+    for name, value in small.gather(ids).items():
+        np.testing.assert_array_equal(large.gather(ids)[name], value)
+    np.testing.assert_array_equal(large.episodes().start, small.episodes().start)
+    for buffer in (small, large):  # both draw the same from here on
+        fill(buffer, [5])
+    np.testing.assert_array_equal(*(b.sample_sequences(8, 4)["id"] for b in (small, large)))
+    tree, files = large.save(tmp_path, 2)
+    again = ReplayBuffer(50 * num_envs, FIELDS, num_envs)
+    again.restore(tmp_path, tree)
+    np.testing.assert_array_equal(again.gather(ids)["vector"], small.gather(ids)["vector"])
+    fill(small, [5])  # the ring is full: what was overwritten cannot be made up
+    with pytest.raises(UserError, match="capacity"):
+        ReplayBuffer(50 * num_envs, FIELDS, num_envs).restore(tmp_path, small.save(tmp_path, 3)[0])
