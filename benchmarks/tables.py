@@ -92,6 +92,22 @@ TABLES: dict[str, Table] = {
             Column("times the first row", "times_cpu", "{:.1f}"),
         ),
     ),
+    "dreamer-update": Table(
+        where={},
+        file="speed/dreamer_update.json",
+        rows="rows",
+        columns=(
+            Column("one update", "name"),
+            Column("CPU-ms", "cpu_ms", "{:,.0f}"),
+            Column("world model", "model_ms", "{:,.0f}"),
+            Column("imagination", "imagine_ms", "{:,.0f}"),
+            Column("actor-critic", "behave_ms", "{:,.0f}"),
+            Column("ms", "wall_ms", "{:,.0f}"),
+            Column("GFLOP", "gflop", "{:.1f}"),
+            Column("times the FLOP's time", "times_flop", "{:.2f}"),
+            Column("of the port's CPU time", "of_port", "{:.2f}"),
+        ),
+    ),
     "speed-envs": Table(
         where={},
         file="speed/envs.json",

@@ -80,7 +80,7 @@ def parse_train(
         base, preset, layers, notices = _resumed(argv, Path(resume), config_type, variants)
     else:
         base, preset, layers, notices = _fresh(argv, presets, suites, variants, default_env)
-    base = _with_env_options(base, argv)
+    base, argv = _with_env_options(base, argv)
     rows = [
         ("preset", str, preset, f"Named set of settings: {', '.join(presets)}."),
         ("resume", Path | None, None, "Run folder to go on with; its settings are kept unless given here."),
@@ -134,23 +134,33 @@ def _fresh(
     return base, preset, layers, notices
 
 
-def _with_env_options(base: Any, argv: Sequence[str]) -> Any:
+def _with_env_options(base: Any, argv: Sequence[str]) -> tuple[Any, list[str]]:
     """`--env-options.NAME VALUE` becomes an entry and so a flag; the env says if it takes it.
 
-    The value decides on the type; none makes it a switch, `--env-options.NAME` or `--env-options.no-NAME`.
+    The value decides on the type.  Switches are `--env-options.NAME` and `--env-options.no-NAME`, or have
+    True or False behind them.  Returns the config with those entries, and the words as tyro wants them.
     """
     if not hasattr(base, "env_options"):
-        return base
-    new: dict[str, int | float | bool | str] = {}
-    for word, following in zip(argv, [*argv[1:], "--"], strict=True):
-        if (found := re.fullmatch(r"--env[-_]options\.([\w-]+)(?:=(.*))?", word)) is None:
-            continue
-        name, value = found[1].replace("-", "_"), found[2] or following
-        if value.startswith("--"):
-            new[name.removeprefix("no_")] = name.startswith("no_")
+        return base, list(argv)
+    flag = re.compile(r"--env[-_]options\.([\w-]+)")
+    parts = (word.split("=", 1) if flag.match(word) else [word] for word in argv)
+    words: list[str] = []
+    for word in (word for part in parts for word in part):
+        if words and flag.fullmatch(words[-1]) and word.lower() in ("true", "false"):
+            if word.lower() == "false":
+                words[-1] = words[-1].replace("options.", "options.no-")
         else:
-            new[name] = literal(value)
-    return override(base, {"env_options": {**new, **base.env_options}}) if new else base
+            words.append(word)
+    new: dict[str, int | float | bool | str] = {}
+    for word, following in zip(words, [*words[1:], "--"], strict=True):
+        if (found := flag.fullmatch(word)) is None:
+            continue
+        name = found[1].replace("-", "_")
+        if following.startswith("--"):
+            new[name.removeprefix("no_")] = name.startswith("no_")  # the other value: the flag turns it round
+        else:
+            new[name] = literal(following)
+    return override(base, {"env_options": {**new, **base.env_options}}) if new else base, words
 
 
 def _resumed(

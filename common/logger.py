@@ -77,11 +77,13 @@ class Logger:
             total, count = self._sums.get(name, (0.0, 0))
             self._sums[name] = (total + _detached(name, value, copy=count == 0), count + 1)
 
-    def scalars(self, step: int, metrics: Mapping[str, Any] | None = None) -> None:
-        """One row: numbers, or tensors with one element, plus the means of what was accumulated."""
-        row = {name: total / count for name, (total, count) in self._sums.items()}
+    def scalars(self, step: int, metrics: Mapping[str, Any] | None = None, *, means: bool = True) -> None:
+        """One row: numbers, or tensors with one element, and with `means` those of what was accumulated."""
+        row = {}
+        if means:
+            row = {name: total / count for name, (total, count) in self._sums.items()}
+            self._sums = {}
         row.update({name: _detached(name, value) for name, value in (metrics or {}).items()})
-        self._sums = {}
         head = {"step": int(step), "time": round(time.monotonic() - self._clock, 3)}
         self._rows.append((head | ({"stage": self.stage_name} if self.stage_name else {}), row))
         if time.monotonic() - self._flushed >= self.flush_seconds:
@@ -89,7 +91,7 @@ class Logger:
 
     def episode(self, step: int, ret: float, length: int, **more: float) -> None:
         """An episode that ended: a row, and the return for the progress line."""
-        self.scalars(step, {"episode/return": ret, "episode/length": length, **more})
+        self.scalars(step, {"episode/return": ret, "episode/length": length, **more}, means=False)
         self.progress(step, ret=ret)
 
     def image(self, step: int, name: str, frame: np.ndarray) -> None:

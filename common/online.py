@@ -265,7 +265,8 @@ class OnlineRun:
             self.eval_envs = self.spec.make_vector(cfg.eval_episodes, "eval", backend=backend)
         result = play(self.agent, self.eval_envs, cfg.eval_episodes, EVAL_SEED, record=int(clip))
         row = self.curve.add(self.frames, self.collector.policy_steps, self.agent.updates, result.returns)
-        self.log.scalars(self.frames, {"eval/return": row["ret_mean"], "eval/length": result.lengths.mean()})
+        score = {"eval/return": row["ret_mean"], "eval/length": result.lengths.mean()}
+        self.log.scalars(self.frames, score, means=False)
         self.log.note(
             f"frames {self.frames:,}, updates {self.agent.updates:,}: return {row['ret_mean']:.1f}"
             f" of {cfg.eval_episodes} episodes, {row['cpu_s']:.0f} CPU-seconds"
@@ -274,10 +275,10 @@ class OnlineRun:
             loop = open_loop(self.agent, make_window(result.episodes, 1, 5, 45))
             accuracy = head_accuracy(loop)
             known = {f"open_loop/{head}_{k}": v for head, row in accuracy.items() for k, v in row.items()}
-            self.log.scalars(self.frames, known | self.agent.diagnose(result.episodes[0]))
+            self.log.scalars(self.frames, known | self.agent.diagnose(result.episodes[0]), means=False)
             error = loop.errors["model"]
             known = {f"open_loop/mse_{h}": error[h - 1] for h in (1, 5, 15, 45) if h <= len(error)}
-            self.log.scalars(self.frames, known)
+            self.log.scalars(self.frames, known, means=False)
             self.log.video(self.frames, "open_loop", open_loop_clip(loop), fps=10)
 
     def save(self) -> None:

@@ -37,7 +37,7 @@ class MLP(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         for layer in self.hidden:
-            x = F.elu(layer(x))
+            x = F.elu(layer(x), inplace=True)
         return self.out(x)
 
 
@@ -70,7 +70,7 @@ class Encoder(nn.Module):
             lead = image.shape[:-3]
             x = preprocess(image.flatten(0, -4)).permute(0, 3, 1, 2)  # [N, C, H, W], channels last in memory
             for conv in self.convs:
-                x = F.elu(conv(x))
+                x = F.elu(conv(x), inplace=True)
             parts.append(x.flatten(1).unflatten(0, lead))  # [..., 4 * 8d]
         if self.vectors:
             vector = torch.cat([obs[key] for key in self.vectors], -1)  # [..., D]
@@ -110,7 +110,7 @@ class Decoder(nn.Module):
             x = (x @ first.weight.flatten(1)).unflatten(1, first.weight.shape[1:])  # [N, 4d, 5, 5]
             x = F.elu(x + first.bias[:, None, None]).contiguous(memory_format=torch.channels_last)
             for conv in self.convs[1:-1]:
-                x = F.elu(conv(x))
+                x = F.elu(conv(x), inplace=True)
             image = self.convs[-1](x).permute(0, 2, 3, 1).unflatten(0, feat.shape[:-1])  # [..., H, W, C]
             sizes = [self.shapes[key][-1] for key in self.images]
             means |= dict(zip(self.images, image.split(sizes, -1), strict=True))

@@ -74,10 +74,10 @@ def test_speed_runs_every_script(monkeypatch):
 
     def call(command, env):
         calls.append((command[-1], env["OPENBLAS_NUM_THREADS"]))
-        return subprocess.CompletedProcess(command, int(command[-1].endswith("paper1_rollouts")))
+        return subprocess.CompletedProcess(command, int(command[-1].endswith(speed.SCRIPTS[-1])))
 
     monkeypatch.setattr(speed.subprocess, "run", call)
-    with pytest.raises(UserError, match="benchmarks.paper1_rollouts failed"):
+    with pytest.raises(UserError, match="benchmarks.dreamer_update failed"):
         speed.main([])
     assert calls == [(f"benchmarks.{name}", "1") for name in speed.SCRIPTS]
     with pytest.raises(UserError, match="no speed script 'evns': choose from envs"):

@@ -67,7 +67,7 @@ def blind_error(batch: dict[str, torch.Tensor]) -> float:
     return (image - image.mean((0, 1))).square().sum((-3, -2, -1)).mean().item()
 
 
-def test_a_minute_of_the_gate():
+def test_the_first_seconds_of_the_gate():
     """80 updates: well below the mean picture, where a latent that says nothing ends."""
     curve, blind = learn(80), blind_error(moving_square())
     assert curve[0]["sse"] == pytest.approx(1024, rel=0.02)  # 4096 pixels, half a unit off

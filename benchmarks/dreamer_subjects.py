@@ -1,0 +1,175 @@
+"""One update of DreamerV1 or V2, taken apart by the clock; and a port's beside it.  For dreamer_update.py.
+
+The update's code is what training runs: the clocks are read when its world model's optimiser has stepped,
+and before and after it calls `imagine`.  What is left is actor-critic: the heads on the dream, returns, both
+steps, and where the actor learns through the dynamics the gradient through the dream.
+"""
+
+import json
+import os
+import subprocess
+import time
+from dataclasses import dataclass, field
+from importlib import import_module
+from pathlib import Path
+from unittest.mock import patch
+
+os.environ["OMP_NUM_THREADS"] = "1"  # read when torch is imported
+
+import numpy as np
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from benchmarks.results import ROOT
+from common.config import override, resolve
+from common.env_wrapper import EnvSpec
+from common.errors import UserError
+from common.faults import NonFiniteGuard
+from common.spaces import Spaces
+
+
+@dataclass(frozen=True)
+class Case:
+    """A paper at a size."""
+
+    paper: str
+    preset: str
+    env: str  # for its suite's options, and for whether episodes end
+    spaces: Spaces
+    changes: dict = field(default_factory=dict)
+    updates: int = 1  # of one measurement
+    port: str = ""  # the same in sheeprl
+    recorded: float = 0.0  # its CPU-seconds on another machine
+
+
+V1, V2 = "paper2_dreamerv1", "paper3_dreamerv2"
+WALKER, PONG = Spaces({"image": (64, 64, 3)}, 6, False), Spaces({"image": (64, 64, 1)}, 18, True)
+RECORDED_RATE = 98.0  # GFLOP/s of a quiet core of the machine where `recorded` was measured
+CASES = {
+    "DreamerV1 tiny": Case(V1, "tiny", "toy_point", Spaces({"image": (32, 32, 3)}, 2, False), updates=10),
+    "DreamerV2 tiny": Case(V2, "tiny", "toy_catch", Spaces({"image": (32, 32, 1)}, 3, True), updates=10),
+    "DreamerV1 10 x 50": Case(
+        V1, "paper", "dmc_walker_walk", WALKER, {"replay.batch": 10}, port="dreamer_v1", recorded=4.15
+    ),
+    "DreamerV2 4 x 50": Case(
+        V2, "paper", "atari_pong", PONG, {"replay.batch": 4}, port="dreamer_v2", recorded=5.08
+    ),
+}
+CPU_WAYS = {"eager": {"precision": "fp32"}, "compiled": {"precision": "fp32", "compile": True}}
+CUDA_WAYS = {
+    "CUDA fp32": {"precision": "fp32"},
+    "CUDA bf16": {"precision": "bf16"},
+    "CUDA bf16 compiled": {"precision": "bf16", "compile": True},
+}
+
+
+class Subject:
+    """One case in one way, ready to be measured."""
+
+    def __init__(self, case: Case, way: dict, device: str = "cpu"):
+        train = import_module(f"{case.paper}.train")
+        cfg, _ = resolve(train.PRESETS, train.SUITES, case.preset, case.env)
+        cfg = override(cfg, {"behaviour.warmup": 0, **case.changes, **way})
+        self.device, self.updates, self.precision = torch.device(device), case.updates, cfg.precision
+        agent = train.make_agent(cfg, EnvSpec(case.env, cfg.env_options), case.spaces, self.device)
+        self.agent, self.guard = agent, NonFiniteGuard()
+        self.learner = train.Learner(agent, self.guard)
+        self.behaviour = import_module(f"{case.paper}.actor_critic")
+        self.args = (random_batch(cfg.replay.batch, cfg.replay.length, case.spaces, self.device),)
+        if case.paper == V2:
+            self.args += (0,)  # policy steps so far, for its schedules
+        self.parameters = sum(p.numel() for net in agent.parts().values() for p in net.parameters())
+
+    def update(self) -> None:
+        """What training does."""
+        self.learner.update(*self.args)
+        self.agent.updates += 1
+
+    def clocks(self) -> list[float]:
+        """CPU-seconds of this process and seconds, when the device has nothing left to do."""
+        if self.device.type == "cuda":
+            torch.cuda.synchronize()
+        return [time.process_time(), time.perf_counter()]
+
+    def measure(self) -> np.ndarray:
+        """CPU-seconds and seconds of world model, imagination, actor-critic in one update.  [3, 2]"""
+        marks: list[list[float]] = []
+        step, imagine = self.learner.optimizers["model"].step, self.behaviour.imagine
+
+        def marked_step(*args):
+            result = step(*args)
+            marks.append(self.clocks())
+            return result
+
+        def marked_imagine(*args, **kwargs):
+            marks.append(self.clocks())
+            result = imagine(*args, **kwargs)
+            marks.append(self.clocks())
+            return result
+
+        with (
+            patch.object(self.learner.optimizers["model"], "step", marked_step),
+            patch.object(self.behaviour, "imagine", marked_imagine),
+        ):
+            for _ in range(self.updates):
+                marks.append(self.clocks())
+                self.update()
+                marks.append(self.clocks())
+        self.guard.flush()
+        model, between, dream, rest = np.diff(np.reshape(marks, (self.updates, 5, 2)), axis=1).mean(0)
+        return np.stack([model, dream, between + rest])
+
+    def flop(self) -> float:
+        """Of one update."""
+        with FlopCounterMode(display=False) as counter:
+            self.update()
+        return counter.get_total_flops()
+
+    def rate(self) -> float:
+        """FLOP per second (on a CPU: CPU-second) of a product of matrices, in this subject's precision."""
+        on_cuda = self.device.type == "cuda"
+        size, times = (8192, 20) if on_cuda else (1024, 6)
+        dtype = torch.bfloat16 if self.precision == "bf16" else torch.float32
+        a, b = (torch.randn(size, size, device=self.device, dtype=dtype) for _ in range(2))
+        torch.mm(a, b)
+        start = self.clocks()
+        for _ in range(times):
+            torch.mm(a, b)
+        return 2 * size**3 * times / (self.clocks()[on_cuda] - start[on_cuda])
+
+
+def random_batch(B: int, T: int, spaces: Spaces, device: torch.device) -> dict[str, torch.Tensor]:
+    """What the samplers of both papers return.  [B, T, ...]"""
+    act = torch.randint(spaces.act, (B, T)) if spaces.discrete else torch.rand(B, T, spaces.act) * 2 - 1
+    batch = {key: torch.randint(256, (B, T, *shape), dtype=torch.uint8) for key, shape in spaces.obs.items()}
+    batch["is_first"] = (torch.arange(T) == 0).expand(B, T)
+    batch["prev_act"] = spaces.encode(act) * (~batch["is_first"])[..., None]
+    batch |= {"rew": torch.randn(B, T), "is_terminal": torch.zeros(B, T, dtype=torch.bool)}
+    return {key: value.to(device) for key, value in batch.items()}
+
+
+class Port:
+    """sheeprl's update in a process of its own (sheeprl_update.py)."""
+
+    def __init__(self, python: Path, name: str):
+        command = [str(python), "-m", "benchmarks.sheeprl_update", name]
+        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+        self.process = subprocess.Popen(command, cwd=ROOT, **pipes)
+        self.version, self.parameters = self.answer()
+
+    def answer(self) -> list:
+        """The next line of numbers or names in JSON; others (what its packages print) are skipped."""
+        for line in self.process.stdout:
+            if line.startswith("["):
+                return json.loads(line)
+        raise UserError("sheeprl's update failed: its own words are above; leave --peers out to do without")
+
+    def measure(self) -> np.ndarray:
+        """CPU-seconds and seconds of one update, undivided.  [1, 2]"""
+        print(file=self.process.stdin, flush=True)
+        return np.array([self.answer()])
+
+    def close(self) -> None:
+        """It ends when nothing more can come."""
+        self.process.stdin.close()
+        self.process.wait()
