@@ -104,15 +104,16 @@ def test_map_sizes_are_the_papers():
 def test_all_observations_go_in_and_come_out(size):
     shapes = {"image": (size, size, 3), "image_map": (size, size, 1), "vector": (4,), "vector_speed": (2,)}
     spaces, cfg = Spaces(shapes, 2, False), ConvConfig(depth=2, units=8)
+    torch.manual_seed(0)
     encoder, decoder = Encoder(cfg, spaces), Decoder(cfg, 7, spaces)
+    obs = {key: torch.randint(256, (5, 2, *shape)) for key, shape in shapes.items()}
     obs = {
-        key: torch.zeros(5, 2, *shape, dtype=torch.uint8 if key in spaces.images else torch.float32)
-        for key, shape in shapes.items()
+        key: value.to(torch.uint8 if key in spaces.images else torch.float32) for key, value in obs.items()
     }
     embed = encoder(obs)
     assert embed.shape == (5, 2, encoder.size)
     for key in shapes:  # none is forgotten
-        changed = encoder({**obs, key: obs[key] + 1})
+        changed = encoder({**obs, key: obs[key].flip(0)})
         assert not torch.equal(changed, embed), key
     means = decoder(torch.randn(5, 2, 7))
     assert {key: tuple(mean.shape) for key, mean in means.items()} == {
@@ -124,6 +125,17 @@ def test_all_observations_go_in_and_come_out(size):
 def test_other_pictures_are_refused_in_one_line(shape):
     with pytest.raises(UserError, match="64 or 32 pixels wide"):
         Encoder(ConvConfig(), Spaces({"image": shape}, 2, False))
+
+
+def test_the_encoder_is_four_convolutions_with_relu():
+    torch.manual_seed(0)
+    spaces = Spaces({"image": (64, 64, 3)}, 2, False)
+    encoder, image = init(Encoder(ConvConfig(depth=2), spaces)), torch.randint(256, (2, 3, 64, 64, 3))
+    x = (image.flatten(0, 1) / 255 - 0.5).permute(0, 3, 1, 2)
+    for conv in encoder.convs:
+        x = F.conv2d(x, conv.weight, conv.bias, stride=2).relu()
+    expected = x.flatten(1).unflatten(0, (2, 3))
+    torch.testing.assert_close(encoder({"image": image.to(torch.uint8)}), expected, atol=1e-6, rtol=1e-5)
 
 
 def test_the_decoders_product_of_matrices_is_the_transposed_convolution():
