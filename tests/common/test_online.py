@@ -255,6 +255,10 @@ def test_env_options_are_flags(tmp_path, capsys):
     assert all(word in out for word in ("'gray': False", "'drops': 3", "'size': 64"))
     start(PAPERS[0], tmp_path / "run", "--env-options.actions", "discrete", "--dry-run")
     assert "'actions': 'discrete'" in capsys.readouterr().out
+    for flag, value in (("--env-options.no-gray", False), ("--env-options.gray", True)):
+        start(PAPERS[0], tmp_path / "run", "--env", "toy_catch", flag, "--dry-run")
+        out = " ".join(capsys.readouterr().out.split())  # lines are wrapped
+        assert f"'gray': {value}" in out.split("command line")[1]
 
 
 # --- bad input

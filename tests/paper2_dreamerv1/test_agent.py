@@ -134,12 +134,12 @@ def played(agent: DreamerV1Agent, explore: bool, N: int = 4000) -> np.ndarray:
     return agent.spaces.decode(agent.explore(dist) if explore else agent.likeliest(dist))
 
 
-@pytest.mark.parametrize("source, spread", [("mode", 0.3), ("sample", np.hypot(0.3, 0.05))])
+@pytest.mark.parametrize("source, spread", [("mode", 0.2), ("sample", 0.27)])
 def test_exploring_adds_gaussian_noise(make, source, spread):
-    agent = make(**{"actor.explore_from": source, "actor.noise": 0.3, "actor.eval_action": "tanh_mean"})
-    policy(agent, 0.0, 0.05)
+    agent = make(**{"actor.explore_from": source, "actor.noise": 0.2, "actor.eval_action": "tanh_mean"})
+    policy(agent, 0.0, 0.2)
     act = played(agent, True)
-    assert act.std() == pytest.approx(spread, abs=0.008) and abs(act.mean()) < 0.02
+    assert act.std() == pytest.approx(spread, abs=0.012) and abs(act.mean()) < 0.02
     policy(agent, 2.0, 0.05)
     act = played(agent, True)
     assert act.max() == 1 and (act == 1).mean() > 0.4  # clipped, not squashed
