@@ -1,9 +1,9 @@
 """What surrounds the training loop of papers 2 to 5, which play while they learn: all but the learning.
 
-`online_main` is their train.py's command line: parse, start block, run folder, resume.  `OnlineRun` owns
-envs, replay, log, curve and checkpoints.  The loop and the update are the paper's: a function `train(run)`
-that plays by `run.collect()`, updates `run.updates_due()` times, and lets `run.keep_up()` evaluate and save
-(DESIGN section 6).
+`online_main` is their train.py's command line: parse, start block, run folder, resume.  `OnlineRun`
+(online_run.py) owns envs, replay, log, curve and checkpoints.  The loop and the update are the paper's: a
+function `train(run)` that plays by `run.collect()`, updates `run.updates_due()` times, and lets
+`run.keep_up()` evaluate and save.
 """
 
 from __future__ import annotations
@@ -15,15 +15,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from common.cli import link_latest, new_run_dir, parse_train, run_main, save_config, start_block
 from common.config import changes, fields_of, from_json
 from common.errors import UserError
 from common.flags import flag_of
+from common.online_run import OnlineRun
 
 __all__ = ["OnlineRun", "Paper", "online_main", "run_main"]
-EVAL_SEED = 10_000  # evaluations while training; eval.py reports seeds from 0, training derives its own
 RESUMABLE = {
     *("steps", "eval_every", "eval_episodes", "checkpoint_every", "log_every"),
     *("threads", "device", "logdir"),
@@ -63,10 +61,10 @@ def online_main(paper: Paper, argv: list[str] | None, description: str) -> None:
     run = OnlineRun(paper, cfg, device, command.resume)
     try:
         if command.dry_run:
-            print(run.describe(command), flush=True)
+            print(describe(run, command), flush=True)
             return
         run.folder = folder = command.resume or new_run_dir(cfg.logdir, cfg.env, cfg.seed, home)
-        print(run.describe(command), flush=True)
+        print(describe(run, command), flush=True)
         kept = {}
         if command.resume:  # the command that began the run is what repeats it
             first = json.loads((folder / "config.json").read_text())["command"]
@@ -93,256 +91,32 @@ def check_resume(command: Any) -> None:
             raise UserError(f"{line}; start a new run without --resume")
 
 
-class OnlineRun:
-    """Environments, replay, log, curve and checkpoints of one run.
+def forecasts(run: OnlineRun) -> list[str]:
+    """What the replay will take of RAM and disk; too much is refused, but for a dry run."""
+    from common.replay_storage import forecast
 
-    The config has, besides RunConfig: obs, image_size, env_options, prefill, train_every, train_updates,
-    pretrain (all in environment frames or updates), eval_episodes, checkpoint_every, log_every,
-    replay.capacity.
-    """
+    where = run.folder or Path.cwd()
+    try:
+        return forecast(run.capacity, run.spaces.fields(), "--replay.capacity", where, run.cfg.replay.mapped)
+    except UserError as error:
+        if run.folder is not None:
+            raise
+        return [f"warning: {error}"]
 
-    def __init__(self, paper: Paper, cfg: Any, device: Any, folder: Path | None):
-        from common.env_wrapper import EnvSpec, takes
-        from common.seeding import derive, seed_everything
-        from common.spaces import Spaces
 
-        self.paper, self.cfg, self.device, self.folder = paper, cfg, device, folder
-        options = {"size": cfg.image_size} if takes(cfg.env, "size") else {}
-        options |= dict(cfg.env_options) | ({} if cfg.obs == "auto" else {"obs": cfg.obs})
-        self.spec = EnvSpec(cfg.env, options)
-        self.repeat = self.spec.frames_per_step
-        self.total = cfg.steps or paper.presets["paper"].steps
-        self.envs, self.eval_envs = self.spec.make_vector(cfg.num_envs, "train"), None
-        self.spaces = Spaces.of(self.envs, cfg.env)
-        seed_everything(derive(cfg.seed, "weights"))
-        self.agent = paper.make_agent(cfg, self.spec, self.spaces, device)
-        rows = self.total // self.repeat  # and one more row per episode
-        self.capacity = min(cfg.replay.capacity, rows + rows // 8 + 1_000 * cfg.num_envs)
-        per_env = cfg.prefill // self.repeat // cfg.num_envs
-        if per_env < cfg.replay.length:
-            line = f"--prefill {cfg.prefill}: gives each environment {per_env} rows, and a sequence has"
-            raise UserError(f"{line} {cfg.replay.length} (--replay.length): raise it")
-        if self.capacity // cfg.num_envs < cfg.replay.length:
-            line = f"--replay.capacity {cfg.replay.capacity}: leaves each of {cfg.num_envs} environments less"
-            raise UserError(
-                f"{line} than one sequence of {cfg.replay.length} rows (--replay.length): raise it"
-            )
+def describe(run: OnlineRun, command: Any) -> str:
+    """The start block."""
+    from common.meters import parameter_counts
 
-    def forecasts(self) -> list[str]:
-        """What the replay will take of RAM and disk; too much is refused, but for a dry run."""
-        from common.replay_storage import forecast
-
-        where = self.folder or Path.cwd()
-        try:
-            return forecast(
-                self.capacity, self.spaces.fields(), "--replay.capacity", where, self.cfg.replay.mapped
-            )
-        except UserError as error:
-            if self.folder is not None:
-                raise
-            return [f"warning: {error}"]
-
-    def describe(self, command: Any) -> str:
-        """The start block."""
-        from common.meters import parameter_counts
-
-        counts = {name: parameter_counts(part)["total"] for name, part in self.agent.parts().items()}
-        return start_block(
-            command,
-            run_dir=self.folder,
-            parameters=counts,
-            published=self.paper.published(self.cfg, self.spaces) if command.preset == "paper" else None,
-            frames=self.total,
-            policy_steps=self.total // self.repeat,
-            updates=self.updates_until(self.total),
-            forecasts=self.forecasts(),
-            device=str(self.device),
-        )
-
-    # --- the run
-
-    def train(self) -> bool:
-        """Set all up, or take it from the saved state, and run the paper's loop."""
-        from common.checkpoint import RunState
-        from common.collector import Collector
-        from common.faults import NonFiniteGuard, SignalGuard
-        from common.logger import Logger
-        from common.loop import Curve
-        from common.meters import Meter
-        from common.replay_buffer import ReplayBuffer
-        from common.seeding import derive
-
-        cfg = self.cfg
-        mapped = self.folder / "state" / "live" if cfg.replay.mapped else None
-        seed = derive(cfg.seed, "replay")
-        self.replay = ReplayBuffer(self.capacity, self.spaces.fields(), cfg.num_envs, mapped, seed)
-        self.state = RunState(self.folder / "state")
-        self.rng = np.random.default_rng(derive(cfg.seed, "prefill"))
-        self.curve, self.meter = Curve(self.folder), Meter()
-        self.bad = NonFiniteGuard(checkpoint=self.folder / "state")
-        found = self.state.load()
-        with (
-            SignalGuard() as self.guard,
-            Logger(self.folder, total=self.total, resume_step=found[0] if found else 0) as self.log,
-        ):
-            self.collector = Collector(self.envs, self.replay, self.repeat, cfg.seed, self._on_episode)
-            self._found = found
-            return self.paper.train(self)
-
-    def start(self, **learners: Any) -> None:
-        """First call of the loop.  learners: what must be saved besides networks: optimisers, targets ...
-
-        Each has state_dict() and load_state_dict().  A resumed run is put back to where it was.
-        """
-        from common.loop import Every
-
-        self.parts = learners
-        if self._found is not None:
-            self._restore(*self._found)
-        frames = self.collector.frames
-        self.eval_due, self.save_due = (
-            Every(period, frames) for period in (self.cfg.eval_every, self.cfg.checkpoint_every)
-        )
-        self._begin()
-
-    @property
-    def frames(self) -> int:
-        """Environment frames so far."""
-        return self.collector.frames
-
-    @property
-    def running(self) -> bool:
-        """Are there frames left to play?"""
-        return self.frames < self.total
-
-    def collect(self) -> None:
-        """One step in every env: uniform actions while the replay fills, then the agent's."""
-        before = self.frames
-        with self.meter.timed("env_step"):
-            self.collector.step(self._random if before < self.cfg.prefill else self._policy)
-        self.meter.add(frames=self.frames - before)
-        self.log.progress(self.frames, updates=self.agent.updates)
-
-    def updates_until(self, frames: int) -> int:
-        """Gradient steps that the schedule wants done by then."""
-        cfg = self.cfg
-        if frames < cfg.prefill:
-            return 0
-        return cfg.pretrain + (frames - cfg.prefill) // cfg.train_every * cfg.train_updates
-
-    def updates_due(self) -> range:
-        """Gradient steps to do now."""
-        return range(self.updates_until(self.frames) - self.agent.updates)
-
-    def updated(self, metrics: Mapping[str, Any]) -> None:
-        """After an update: its metrics (0-dim tensors stay on their device) are averaged over log_every."""
-        self.agent.updates += 1
-        self.meter.add(updates=1)
-        self.log.accumulate(metrics)
-        if self.agent.updates % self.cfg.log_every == 0:
-            self._log_updates()
-
-    def keep_up(self) -> bool:
-        """Evaluate and save where it is time to, or at the end.  False: a signal asked to stop."""
-        stop, end = self.guard.stop_requested, not self.running
-        save = bool(self.save_due(self.frames)) or stop or end
-        if self.eval_due(self.frames) or (end and not stop):
-            self.evaluate(clip=save)
-        if save:
-            self.save()
-            if not end and not stop:
-                self._begin()
-        return not stop
-
-    def evaluate(self, clip: bool) -> None:
-        """Play eval_episodes, add to curve.csv and the log; clip: also an open-loop dream for TensorBoard."""
-        from common.dreams import head_accuracy, make_window, open_loop, open_loop_clip
-        from common.evaluate import play
-
-        cfg = self.cfg
-        if self.eval_envs is None:
-            backend = "auto" if self.spec.name.startswith("toy_") else "sync"  # toys are batched inside
-            self.eval_envs = self.spec.make_vector(cfg.eval_episodes, "eval", backend=backend)
-        result = play(self.agent, self.eval_envs, cfg.eval_episodes, EVAL_SEED, record=int(clip))
-        row = self.curve.add(self.frames, self.collector.policy_steps, self.agent.updates, result.returns)
-        score = {"eval/return": row["ret_mean"], "eval/length": result.lengths.mean()}
-        self.log.scalars(self.frames, score, means=False)
-        self.log.note(
-            f"frames {self.frames:,}, updates {self.agent.updates:,}: return {row['ret_mean']:.1f}"
-            f" of {cfg.eval_episodes} episodes, {row['cpu_s']:.0f} CPU-seconds"
-        )
-        if clip and len(result.episodes[0]) > 2:
-            loop = open_loop(self.agent, make_window(result.episodes, 1, 5, 45))
-            accuracy = head_accuracy(loop)
-            known = {f"open_loop/{head}_{k}": v for head, row in accuracy.items() for k, v in row.items()}
-            self.log.scalars(self.frames, known | self.agent.diagnose(result.episodes[0]), means=False)
-            error = loop.errors["model"]
-            known = {f"open_loop/mse_{h}": error[h - 1] for h in (1, 5, 15, 45) if h <= len(error)}
-            self.log.scalars(self.frames, known, means=False)
-            self.log.video(self.frames, "open_loop", open_loop_clip(loop), fps=10)
-
-    def save(self) -> None:
-        """End the open episodes, write the state and model.pt."""
-        from common.seeding import generator_state, rng_state
-
-        self.collector.end_episodes()
-        if self.agent.updates % self.cfg.log_every:  # a resumed run begins its means anew, so every run does
-            self._log_updates()
-        tree, files = self.replay.save(self.state.folder / "replay", self.state.next_version)
-        counters = {"policy_steps": self.collector.policy_steps, "updates": self.agent.updates}
-        parts = {
-            "networks": {name: part.state_dict() for name, part in self.agent.parts().items()},
-            "learners": {name: part.state_dict() for name, part in self.parts.items()},
-            "random": {"all": rng_state(), "prefill": generator_state(self.rng)},
-            "counters": counters | {"curve": self.curve.state(), "skipped": self.bad.skipped},
-            "replay": tree,
-        }
-        self.state.save(self.frames, parts, files=files)
-        self.agent.save(self.folder / "model.pt")
-        self.log.flush()
-
-    def close(self) -> None:
-        """Close the environments."""
-        for envs in (self.envs, self.eval_envs):
-            if envs is not None:
-                envs.close()
-
-    def _restore(self, step: int, parts: Mapping[str, Any]) -> None:
-        from common.seeding import set_generator_state, set_rng_state
-
-        for name, part in self.agent.parts().items():
-            part.load_state_dict(parts["networks"][name])
-        for name, part in self.parts.items():
-            part.load_state_dict(parts["learners"][name])
-        self.replay.restore(self.state.folder / "replay", parts["replay"])
-        counters = parts["counters"]
-        self.collector.policy_steps, self.agent.updates = counters["policy_steps"], counters["updates"]
-        self.curve.restore(counters["curve"])
-        self.bad.skipped = counters["skipped"]
-        set_generator_state(self.rng, parts["random"]["prefill"])
-        set_rng_state(parts["random"]["all"])
-
-    def _log_updates(self) -> None:
-        """A row of metrics.jsonl: what was accumulated, counts and rates."""
-        from common.meters import peak_memory_mb
-
-        self.bad.flush()
-        more = {"updates": self.agent.updates, "skipped_updates": self.bad.skipped}
-        ratio = self.agent.updates / max(self.collector.policy_steps, 1)
-        more |= {"updates_per_policy_step": ratio, **self.meter.rates(), **peak_memory_mb()}
-        self.log.scalars(self.frames, more)
-
-    def _begin(self) -> None:
-        """Fresh episodes, the same in a run that was interrupted here and in one that was not."""
-        self.collector.begin(self.frames)
-        self.memory = self.agent.initial(self.cfg.num_envs)
-
-    def _random(self, obs: dict[str, np.ndarray]) -> np.ndarray:
-        return self.spaces.random(self.rng, self.cfg.num_envs)
-
-    def _policy(self, obs: dict[str, np.ndarray]) -> np.ndarray:
-        act, self.memory = self.agent.act(obs, self.memory, explore=True)
-        return act
-
-    def _on_episode(self, ret: float, length: int) -> None:
-        self.log.episode(self.frames, ret, length)
+    counts = {name: parameter_counts(part)["total"] for name, part in run.agent.parts().items()}
+    return start_block(
+        command,
+        run_dir=run.folder,
+        parameters=counts,
+        published=run.paper.published(run.cfg, run.spaces) if command.preset == "paper" else None,
+        frames=run.total,
+        policy_steps=run.total // run.repeat,
+        updates=run.updates_until(run.total),
+        forecasts=forecasts(run),
+        device=str(run.device),
+    )

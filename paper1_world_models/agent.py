@@ -226,5 +226,6 @@ class WorldModelsAgent:
             agent.starts = Starts(starts["mu"].float().to(device), starts["logvar"].float().to(device))
             agent.stage, agent.iteration = data["extra"]["stage"], data["extra"].get("iteration", 0)
         except (KeyError, TypeError, AttributeError, RuntimeError) as error:
-            raise UserError(f"{path} does not fit this version of {PAPER} ({error}): train again") from error
+            why = " ".join(str(error).split())[:200]  # torch lists every tensor, a line each
+            raise UserError(f"{path} does not fit this version of {PAPER} ({why}): train again") from error
         return agent

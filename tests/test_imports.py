@@ -121,7 +121,8 @@ def unread(config: ast.Module, readers: list[ast.Module]) -> dict[str, int]:
 def test_every_config_field_is_read(paper):
     trees = {path.name: ast.parse(path.read_text()) for path in files(paper)}
     if "from common.online import" in (ROOT / paper / "train.py").read_text():  # the loop's surroundings
-        trees["online"] = ast.parse((ROOT / "common" / "online.py").read_text())
+        for name in ("online", "online_run"):
+            trees[name] = ast.parse((ROOT / "common" / f"{name}.py").read_text())
     dead = unread(trees.pop("config.py"), list(trees.values()))
     assert not dead, f"{paper}/config.py has fields that nothing reads (name: line): {dead}"
 
