@@ -5,10 +5,12 @@ import types
 
 import numpy as np
 import pytest
+import torch
 
+from benchmarks.results import ROOT
 from common import agent as agents
 from common.agent import Agent, Dream, agent_class, load_agent
-from common.checkpoint import save_file
+from common.checkpoint import load_file, save_file
 from common.errors import UserError
 from common.testing import FakeAgent
 
@@ -44,6 +46,27 @@ def test_bad_files_get_one_line(tmp_path):
     (tmp_path / "model.pt").write_bytes(b"PK\x03\x04 torn")
     with pytest.raises(UserError, match="torn"):
         load_agent(tmp_path)
+
+
+REFERENCE = sorted((ROOT / "solutions").rglob("model.pt"))
+
+
+@pytest.mark.parametrize("path", REFERENCE, ids=lambda path: path.parent.name)
+def test_the_reference_models_load(path):
+    """A field that a config gains makes older files useless: then these have to be written anew."""
+    assert isinstance(load_agent(path), Agent)
+
+
+@pytest.mark.parametrize("path", REFERENCE, ids=lambda path: path.parent.name)
+def test_weights_of_other_sizes_get_one_line(path, tmp_path):
+    tree = load_file(path)
+    grown = torch.utils._pytree.tree_map_only(torch.Tensor, lambda x: torch.stack((x, x)), tree["weights"])
+    save_file(tmp_path / "model.pt", tree | {"weights": grown})
+    with pytest.raises(
+        UserError, match=f"does not fit this version of {tree['paper']} .* train again"
+    ) as caught:
+        load_agent(tmp_path)
+    assert "\n" not in str(caught.value)
 
 
 def test_a_paper_or_package_that_is_not_here_is_named(monkeypatch):
