@@ -18,7 +18,8 @@ import pickle
 import shutil
 import zipfile
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -85,6 +86,16 @@ def load_file(path: str | Path, *, paper: str | None = None) -> dict[str, Any]:
             f"{path} was written by {tree.get('paper')!r}, not {paper!r}: use that paper's scripts"
         )
     return tree
+
+
+@contextmanager
+def fitting(path: str | Path, paper: str) -> Iterator[None]:
+    """Around what makes an agent of a file's tree: UserError, in one line, where the two do not match."""
+    try:
+        yield
+    except (KeyError, TypeError, AttributeError, RuntimeError) as error:
+        why = " ".join(str(error).split())[:200]  # torch lists every tensor, a line each
+        raise UserError(f"{path} does not fit this version of {paper} ({why}): train again") from error
 
 
 def find_checkpoint(path: str | Path) -> Path:

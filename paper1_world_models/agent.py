@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from common.agent import Dream
-from common.checkpoint import find_checkpoint, load_file, save_file
+from common.checkpoint import find_checkpoint, fitting, load_file, save_file
 from common.config import from_json, to_json
 from common.env_wrapper import EnvSpec
 from common.errors import UserError
@@ -213,7 +213,7 @@ class WorldModelsAgent:
         """A checkpoint file or run folder -> the agent.  UserError for a torn, foreign or mismatched file."""
         path = find_checkpoint(path)
         data = load_file(path, paper=PAPER)
-        try:
+        with fitting(path, PAPER):
             cfg = from_json(Config, data["config"], str(path))
             codec, starts = data["extra"]["codec"], data["extra"]["starts"]
             codec = ActionCodec(codec["kind"], codec["size"], tuple(codec["low"]), tuple(codec["high"]))
@@ -225,7 +225,4 @@ class WorldModelsAgent:
                 part.load_state_dict({k[4:]: v for k, v in weights.items() if k.startswith(f"{name}.")})
             agent.starts = Starts(starts["mu"].float().to(device), starts["logvar"].float().to(device))
             agent.stage, agent.iteration = data["extra"]["stage"], data["extra"].get("iteration", 0)
-        except (KeyError, TypeError, AttributeError, RuntimeError) as error:
-            why = " ".join(str(error).split())[:200]  # torch lists every tensor, a line each
-            raise UserError(f"{path} does not fit this version of {PAPER} ({why}): train again") from error
         return agent

@@ -14,11 +14,10 @@ import torch
 from torch import Tensor
 
 from common.agent import Dream
-from common.checkpoint import find_checkpoint, load_file, save_file
+from common.checkpoint import find_checkpoint, fitting, load_file, save_file
 from common.config import from_json, to_json
 from common.dreams import Episode
 from common.env_wrapper import EnvSpec
-from common.errors import UserError
 from common.metrics import categorical_usage, explained_variance
 from common.spaces import Spaces
 from paper3_dreamerv2.actor_critic import Actor, Critic
@@ -187,14 +186,11 @@ class DreamerV2Agent:
         """A checkpoint file or run folder -> the agent.  UserError for a torn, foreign or mismatched file."""
         path = find_checkpoint(path)
         data = load_file(path, paper=PAPER)
-        try:
+        with fitting(path, PAPER):
             cfg, extra = from_json(Config, data["config"], str(path)), data["extra"]
             spaces = Spaces.from_tree(extra["spaces"])
             agent = cls(cfg, EnvSpec(**data["env"]), spaces, extra["predict_cont"], device)
             for name, part in agent.parts().items():
                 part.load_state_dict(data["weights"][name])
             agent.updates = extra["updates"]
-        except (KeyError, TypeError, AttributeError, RuntimeError) as error:
-            why = " ".join(str(error).split())[:200]  # torch lists every tensor, a line each
-            raise UserError(f"{path} does not fit this version of {PAPER} ({why}): train again") from error
         return agent
