@@ -80,6 +80,13 @@ DREAMER = (  # one row per env and variant, its baselines beside it
     *(Column(name, f"{name}.value", "{:.1f}") for name in ("random", "blind", "optimum")),
     *(SEEDS, FRAMES, Column("updates", "updates", "{:,.0f}"), CPU, WALL),
 )
+POINT = ("toy_point, continuous", "toy_point, discrete")
+EXPERIMENT = (RUN, SCORE, WAY, SEEDS, FRAMES, Column("updates", "updates", "{:,.0f}"), CPU)
+REAL = (  # published tasks: the beginning of a curve
+    *(Column("environment", "env"), RUN, SCORE, EPISODES, FRAMES),
+    *(Column(name, f"{name}.value", "{:,.1f}") for name in ("random", "blind", "published")),
+    *(Column("its frames", "published.frames", "{:,.0f}"), SEEDS, CPU, WALL, COMMAND),
+)
 
 TABLES: dict[str, Table] = {
     "paper1-rollouts": Table(
@@ -196,11 +203,26 @@ TABLES: dict[str, Table] = {
     "paper1-carracing-commands": Table(
         where={**PAPER1, "env": "CarRacing-v3"}, columns=(RUN, COMMAND), by=("recipe",)
     ),
-    "paper2-toys": Table(where={**PAPER2, "preset": "tiny"}, by=("group", "label"), columns=DREAMER),
+    "paper2-toys": Table(
+        where={**PAPER2, "group": (*POINT, "toy_catch")}, by=("group", "label"), columns=DREAMER
+    ),
+    "paper2-experiments": Table(
+        where={**PAPER2, "group": (POINT[0], "experiment")}, columns=EXPERIMENT, order=("tiny",)
+    ),
+    "paper2-real": Table(where={**PAPER2, "group": "published tasks"}, by=("env", "label"), columns=REAL),
     "paper2-commands": Table(
         where={**PAPER2, "preset": "tiny"}, by=("group", "recipe"), columns=(DREAMER[0], RUN, COMMAND)
     ),
-    "paper3-toys": Table(where={**PAPER3, "preset": "tiny"}, by=("group", "label"), columns=DREAMER),
+    "paper3-toys": Table(
+        where={**PAPER3, "group": (*POINT, "toy_catch")}, by=("group", "label"), columns=DREAMER
+    ),
+    "paper3-experiments": Table(
+        where={**PAPER3, "group": (POINT[0], "toy_catch", "experiment")},
+        by=("env", "label"),
+        columns=(Column("environment", "env"), *EXPERIMENT),
+        order=("tiny",),
+    ),
+    "paper3-real": Table(where={**PAPER3, "group": "published tasks"}, by=("env", "label"), columns=REAL),
     "paper3-commands": Table(
         where={**PAPER3, "preset": "tiny"}, by=("group", "recipe"), columns=(DREAMER[0], RUN, COMMAND)
     ),
@@ -212,8 +234,47 @@ PLOTS: dict[str, Plot] = {
         "Paper 1 on toy_dodge",
         x=Column("CPU seconds", "cpu_s"),  # evolving in the dream takes no frames
     ),
+    "paper2-free-nats": Plot(
+        {**PAPER2, "group": (POINT[0], "experiment"), "label": ("tiny", "free nats 0", "free nats 1")},
+        "Paper 2 on toy_point: free nats (tiny: 3)",
+        baselines=("random", "optimum"),
+    ),
+    "paper2-horizon": Plot(
+        {
+            **PAPER2,
+            "group": (POINT[0], "experiment"),
+            "label": ("tiny", "horizon 5", "horizon 15", "horizon 30"),
+        },
+        "Paper 2 on toy_point: horizon (tiny: 10)",
+        x=Column("CPU seconds", "cpu_s"),
+        baselines=("random", "optimum"),
+    ),
+    "paper2-balance": Plot(
+        {**PAPER2, "group": (POINT[0], "experiment"), "label": ("tiny", "KL balancing 0.8")},
+        "Paper 2 on toy_point: KL balancing (tiny: none)",
+        baselines=("random", "optimum"),
+    ),
+    "paper3-latents": Plot(
+        {**PAPER3, "env": "toy_catch", "label": ("tiny", "gaussian latents")},
+        "Paper 3 on toy_catch: discrete latents (tiny) against Gaussian ones",
+    ),
+    "paper3-balance": Plot(
+        {**PAPER3, "env": "toy_catch", "label": ("tiny", "KL balancing 0.5")},
+        "Paper 3 on toy_catch: KL balancing 0.8 (tiny) against 0.5",
+    ),
+    "paper3-rho-catch": Plot(
+        {**PAPER3, "env": "toy_catch", "label": ("tiny", "dynamics gradient")},
+        "Paper 3 on toy_catch: REINFORCE (tiny) against the dynamics' gradient",
+    ),
+    "paper3-rho-point": Plot(
+        {**PAPER3, "env": "toy_point", "label": ("tiny", "REINFORCE")},
+        "Paper 3 on toy_point: the dynamics' gradient (tiny) against REINFORCE",
+    ),
     "paper2-toy_point": Plot({**PAPER2, "env": "toy_point", "label": "tiny"}, "Paper 2 on toy_point"),
     "paper2-toy_catch": Plot({**PAPER2, "env": "toy_catch"}, "Paper 2 on toy_catch: it does not learn"),
+    "paper2-real": Plot({**PAPER2, "group": "published tasks"}, "Paper 2: cartpole_swingup, 64 x 64"),
+    "paper3-real": Plot({**PAPER3, "env": "dmc_cartpole_swingup"}, "Paper 3: cartpole_swingup, 64 x 64"),
+    "paper3-boxing": Plot({**PAPER3, "env": "atari_boxing"}, "Paper 3: Boxing"),
     "paper3-toy_catch": Plot({**PAPER3, "env": "toy_catch", "label": "tiny"}, "Paper 3 on toy_catch"),
     "paper1-carracing": Plot({**PAPER1, "env": "CarRacing-v3"}, "Paper 1 on CarRacing-v3"),
     "paper1-takecover-sweep": Plot(
