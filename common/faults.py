@@ -75,22 +75,21 @@ class NonFiniteGuard:
     """
 
     def __init__(self, limit: int = 20, checkpoint: str | Path | None = None):
-        self.limit, self.checkpoint = (
-            limit,
-            checkpoint,
-        )  # checkpoint: the last good one, kept current by the loop
-        self.skipped = 0  # in all; a metric
-        self._in_a_row = 0
-        self._first: str | None = None
-        self._pending: list[tuple[list[str], Tensor]] = []
+        self.limit, self.checkpoint = limit, checkpoint  # the last good one, kept current by the loop
+        self.skipped = 0  # optimiser steps left out, in all; a metric
+        self._streaks: dict[str, tuple[int, str]] = {}  # whose steps -> how many in a row, what went first
+        self._pending: list[tuple[str, list[str], Tensor]] = []
 
     def skip(self, losses: Mapping[str, Tensor], grad_norm: Tensor | float | None = None) -> bool:
         """Must this update be left out?  losses: any shapes; UserError naming the first at the limit."""
-        return self._count(_names(losses), finite_flags(losses, grad_norm).tolist())
+        return self._count("", _names(losses), finite_flags(losses, grad_norm).tolist())
 
-    def record(self, losses: Mapping[str, Tensor], flags: Tensor) -> None:
-        """Remember the `finite_flags` of an update without reading them from the device."""
-        self._pending.append((_names(losses), flags))
+    def record(self, losses: Mapping[str, Tensor], flags: Tensor, who: str = "") -> None:
+        """Remember the `finite_flags` of a step without reading them from the device.
+
+        who: the optimiser, where an update has several: a good step of one does not excuse another.
+        """
+        self._pending.append((who, _names(losses), flags))
 
     def flush(self) -> None:
         """Count what was recorded, in one transfer; UserError where `limit` updates in a row were bad."""
@@ -98,24 +97,26 @@ class NonFiniteGuard:
 
         pending, self._pending = self._pending, []
         if pending:
-            values = torch.cat([flags for _, flags in pending]).tolist()
-            for names, flags in pending:
-                self._count(names, [values.pop(0) for _ in range(len(flags))])
+            values = torch.cat([flags for _, _, flags in pending]).tolist()
+            for who, names, flags in pending:
+                self._count(who, names, [values.pop(0) for _ in range(len(flags))])
 
-    def _count(self, names: list[str], flags: list[bool]) -> bool:
+    def _count(self, who: str, names: list[str], flags: list[bool]) -> bool:
         if all(flags):
-            self._in_a_row, self._first = 0, None
+            self._streaks.pop(who, None)
             return False
         self.skipped += 1
-        self._in_a_row += 1
-        if self._first is None:  # later ones are often only infected by the first
-            self._first = names[flags.index(False)]
-            log.warning("%s is not finite: update skipped (%d so far)", self._first, self.skipped)
-        if self._in_a_row >= self.limit:
+        in_a_row, first = self._streaks.get(who, (0, ""))
+        if not in_a_row:  # later ones are often only infected by the first
+            first = names[flags.index(False)]
+            log.warning("%s is not finite: update skipped (%d so far)", first, self.skipped)
+        in_a_row += 1
+        self._streaks[who] = in_a_row, first
+        if in_a_row >= self.limit:
             kept = f"last good checkpoint: {self.checkpoint}" if self.checkpoint else "nothing was saved yet"
             advice = "resume with a lower learning rate"
             raise UserError(
-                f"{self._in_a_row} updates in a row were not finite, first {self._first}; {kept}: {advice}"
+                f"{in_a_row} updates in a row were not finite, first {first}; {kept}: {advice}"
             )
         return True
 

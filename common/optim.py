@@ -42,7 +42,7 @@ class ClippedAdam:
         flags = finite_flags({**losses, f"{self.name} loss": loss}, norm)
         self.adam.found_inf = (~flags.all()).float()
         self.adam.step()
-        self.guard.record({**losses, f"{self.name} loss": loss}, flags)
+        self.guard.record({**losses, f"{self.name} loss": loss}, flags, self.name)
         return {f"grad_norm/{self.name}": norm.detach(), f"loss/{self.name}": loss.detach()}
 
     def state_dict(self) -> dict:

@@ -79,14 +79,12 @@ class Learner:
         if self.agent.updates < cfg.behaviour.warmup:
             return metrics
 
-        # Behaviour learning: imagine from every posterior, with the model as it is now.  Where an episode can
-        # end, the last row may be terminal: nothing is imagined from there.
-        starts = post if model.cont is None else type(post)(*(part[:, :-1] for part in post))
+        # Behaviour learning: imagine from every posterior, with the model as it is now.
         with self.autocast():
-            feat = imagine(model, actor, starts.flat(), cfg.behaviour.horizon)  # [H, N, F]
+            feat = imagine(model, actor, post.flat(), cfg.behaviour.horizon)  # [H, N, F]
             rew, disc, val = model.reward(feat), model.discount(feat), value(feat)  # [H, N]
         ret = lambda_return(rew, val, disc, cfg.behaviour.lam)  # [H - 1, N]  eq. 6
-        weight = weights(disc)  # [H - 1, N]
+        weight = weights(disc) * (~batch["is_terminal"]).flatten()  # [H - 1, N]  nothing follows an end
         # The gradient passes through model and value, which take no step for it: `inputs` are the actor's
         # alone.
         policy_loss = actor_loss(ret, weight)  # eq. 7

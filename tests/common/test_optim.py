@@ -123,6 +123,18 @@ def test_the_first_culprit_is_named_at_the_limit():
         optim.guard.flush()
 
 
+def test_a_good_step_of_one_optimiser_does_not_excuse_another():
+    """Three networks share a guard: a value that is lost for good stops the run though the model is fine."""
+    guard = NonFiniteGuard(limit=3)
+    net, optim = make(guard=guard)
+    lost = ClippedAdam("value", make()[0].parameters(), guard, lr=0.1, eps=1e-8, clip=1.0)
+    for step in range(3):
+        optim.step(loss_of(net, step), {})
+        lost.step(NAN * sum(p.sum() for p in lost.parameters), {})
+    with pytest.raises(UserError, match="3 updates in a row were not finite, first value loss"):
+        guard.flush()
+
+
 def test_its_state_comes_back(tmp_path):
     net, optim = make()
     for step in range(3):

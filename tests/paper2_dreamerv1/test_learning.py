@@ -126,11 +126,8 @@ def test_imagination_uses_the_model_after_its_step_and_the_value_before_its_own(
     assert torch.equal(actor, pairs["actor"][0]) and torch.equal(value, pairs["value"][0])
 
 
-@pytest.mark.parametrize("cont", [False, True])
-def test_dreams_start_everywhere_but_in_the_last_row_where_an_episode_can_end(
-    cont, small, random_batch, monkeypatch
-):
-    one, batch = learner(small(), KINDS["continuous"], cont), random_batch(KINDS["continuous"])
+def test_dreams_start_everywhere(small, random_batch, monkeypatch):
+    one, batch = learner(small(), KINDS["continuous"]), random_batch(KINDS["continuous"])
     starts, post, plain, loss = [], [], actor_critic.imagine, one.agent.model.loss
     monkeypatch.setattr(
         one.agent.model, "loss", lambda batch: post.append(result := loss(batch)) or result, raising=True
@@ -141,8 +138,27 @@ def test_dreams_start_everywhere_but_in_the_last_row_where_an_episode_can_end(
         lambda model, actor, start, H: starts.append(start) or plain(model, actor, start, H),
     )
     one.update(batch)
-    rows = post[0][1].feat[:, : 5 if cont else 6]  # [B, T, F]
+    rows = post[0][1].feat  # [B, T, F]
     assert torch.equal(starts[0].feat, rows.detach().flatten(0, 1)) and not starts[0].feat.requires_grad
+
+
+def test_what_follows_an_end_teaches_nobody(small, random_batch, monkeypatch):
+    """Ends in the middle of a window too: a short episode runs on into the next one."""
+    one, batch = learner(small(), KINDS["continuous"], cont=True), random_batch(KINDS["continuous"])
+    batch["is_terminal"][0, 2] = batch["is_terminal"][2, 5] = True
+    seen, plain = {}, (actor_critic.actor_loss, actor_critic.value_loss)
+    monkeypatch.setattr(
+        actor_critic, "actor_loss", lambda ret, weight: seen.update(actor=weight) or plain[0](ret, weight)
+    )
+    monkeypatch.setattr(
+        actor_critic,
+        "value_loss",
+        lambda val, ret, weight: seen.update(value=weight) or plain[1](val, ret, weight),
+    )
+    one.update(batch)
+    over = batch["is_terminal"].flatten()
+    for weight in seen.values():  # [K, N]
+        assert (weight[:, over] == 0).all() and (weight[0, ~over] == 1).all()
 
 
 def test_the_warm_up_trains_the_model_only(small, random_batch):

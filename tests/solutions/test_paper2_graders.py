@@ -95,15 +95,16 @@ def learner(cont: bool, **more) -> tuple[Learner, dict[str, torch.Tensor]]:
 def test_the_three_losses_of_an_update(cont):
     """The same draws, put together by hand: scan first, then the dream."""
     one, batch = learner(cont, **{"model.free_nats": 3.0, "model.cont_scale": 7.0})
+    batch["is_terminal"][1, 2] = cont
     model, actor, value = one.agent.model, one.agent.actor, one.agent.value
     torch.manual_seed(1)
     metrics = one.update(batch)
     torch.manual_seed(1)
     losses, post, _ = model.loss(batch)
-    starts = State(*(part[:, :-1] for part in post)) if cont else post
-    feat = ac.imagine(model, actor, starts.flat(), 4)
+    feat = ac.imagine(model, actor, post.flat(), 4)
     rew, disc, val = model.reward(feat), model.discount(feat), value(feat)
     ret, weight = ac.lambda_return(rew, val, disc, 0.95), ac.weights(disc)
+    weight = weight * (~batch["is_terminal"]).flatten()
     expected = {
         "loss/model": model.total(losses),
         "loss/actor": ac.actor_loss(ret, weight),
