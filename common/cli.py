@@ -67,17 +67,19 @@ def parse_train(
     dotted_aliases: Mapping[str, str] | None = None,
     extra: type | None = None,
     variants: Mapping[str, Mapping[str, Overrides]] | None = None,
+    paper: str = "",
 ) -> TrainCommand:
     """Parse train.py's command line (None: sys.argv).  Raises UserError; `--help` prints and exits 0.
 
     dotted_aliases: short names of config fields, {"epochs": "vae.epochs"}.  extra: a dataclass of flags that
     are not part of the config.  variants: named sets of overrides with a flag each, {"size": {"12m": {...}}}.
+    paper: its folder; a run of another one is refused.
     """
     aliases, variants = dotted_aliases or {}, variants or {}
     argv = expand_aliases(sys.argv[1:] if argv is None else argv, aliases)
     if (resume := peek(argv, "resume")) is not None:
         config_type = type(next(iter(presets.values())))
-        base, preset, layers, notices = _resumed(argv, Path(resume), config_type, variants)
+        base, preset, layers, notices = _resumed(argv, Path(resume), config_type, variants, paper)
     else:
         base, preset, layers, notices = _fresh(argv, presets, suites, variants, default_env)
     base, argv = _with_env_options(base, argv)
@@ -164,10 +166,14 @@ def _with_env_options(base: Any, argv: Sequence[str]) -> tuple[Any, list[str]]:
 
 
 def _resumed(
-    argv: Sequence[str], folder: Path, config_type: type, variants: Mapping
+    argv: Sequence[str], folder: Path, config_type: type, variants: Mapping, paper: str
 ) -> tuple[Any, str, list[Layer], list[str]]:
     """The same for a run that goes on: everything comes from its config.json."""
     stored = _read_run(folder)
+    if paper and stored.get("paper", paper) != paper:
+        raise UserError(
+            f"--resume {folder}: a run of {stored['paper']}; go on with the train.py of that folder"
+        )
     for flag in ("preset", *variants):  # they set many fields at once, sizes of networks among them
         if (name := peek(argv, flag)) not in (None, stored.get(flag)):
             raise UserError(f"--{flag} {name}: a resumed run keeps its own; start a new run without --resume")

@@ -7,6 +7,7 @@ checkpoints.  Nothing here imports torch.
 """
 
 import dataclasses
+import math
 import types
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -64,6 +65,23 @@ def fields_of(config: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
             yield from fields_of(value, f"{prefix}{field.name}.")
         else:
             yield f"{prefix}{field.name}", value
+
+
+def check_ranges(config: Any, least: Mapping[float, str], positive: str = "", shares: str = "") -> None:
+    """UserError for the first field that is out of range or not finite; None passes.
+
+    Fields by dotted names in a string.  least: {smallest value allowed: fields}; positive: above 0; shares:
+    from 0 to 1.
+    """
+    values = dict(fields_of(config))
+    rules = [(names, f"at least {low}", lambda x, low=low: x >= low) for low, names in least.items()]
+    rules += [(positive, "above 0", lambda x: x > 0), (shares, "from 0 to 1", lambda x: 0 <= x <= 1)]
+    for names, text, fits in rules:
+        for name in names.split():
+            value = values[name]
+            for number in value if isinstance(value, tuple) else (value,):
+                if number is not None and not (math.isfinite(number) and fits(number)):
+                    raise UserError(f"--{name.replace('_', '-')} {number}: must be {text}")
 
 
 def override(config: T, values: Overrides) -> T:

@@ -115,9 +115,7 @@ class NonFiniteGuard:
         if in_a_row >= self.limit:
             kept = f"last good checkpoint: {self.checkpoint}" if self.checkpoint else "nothing was saved yet"
             advice = "resume with a lower learning rate"
-            raise UserError(
-                f"{in_a_row} updates in a row were not finite, first {first}; {kept}: {advice}"
-            )
+            raise UserError(f"{in_a_row} updates in a row were not finite, first {first}; {kept}: {advice}")
         return True
 
 

@@ -40,6 +40,7 @@ class Paper:
     train: Callable[[OnlineRun], bool]  # the loop; False: it was stopped
     published: Callable[[Any, Any], Mapping[str, int] | None] = lambda cfg, spaces: None  # parameter counts
     variants: Mapping[str, Mapping[str, Any]] | None = None
+    title: str = ""  # how common/envs/scores.json names it: DreamerV2
 
 
 def online_main(paper: Paper, argv: list[str] | None, description: str) -> None:
@@ -51,6 +52,7 @@ def online_main(paper: Paper, argv: list[str] | None, description: str) -> None:
         default_env=paper.default_env,
         description=description,
         variants=paper.variants,
+        paper=paper.name,
     )
     from common.device import pick_device  # torch from here on
 
@@ -106,10 +108,11 @@ def forecasts(run: OnlineRun) -> list[str]:
 
 def describe(run: OnlineRun, command: Any) -> str:
     """The start block."""
+    from common.env_wrapper import scores
     from common.meters import parameter_counts
 
     counts = {name: parameter_counts(part)["total"] for name, part in run.agent.parts().items()}
-    return start_block(
+    block = start_block(
         command,
         run_dir=run.folder,
         parameters=counts,
@@ -120,3 +123,7 @@ def describe(run: OnlineRun, command: Any) -> str:
         forecasts=forecasts(run),
         device=str(run.device),
     )
+    known = scores(run.spec.name, run.spec.options)["published_all"] if run.paper.title else []
+    known = [entry for entry in known if entry["protocol"].startswith(run.paper.title)]
+    lines = [f"published: {entry['value']:g} ({entry['protocol']})" for entry in known]
+    return "\n".join([block, *lines])

@@ -33,6 +33,7 @@ class OnlineRun:
         from common.spaces import Spaces
 
         self.paper, self.cfg, self.device, self.folder = paper, cfg, device, folder
+        self.is_resumed = folder is not None
         options = {"size": cfg.image_size} if takes(cfg.env, "size") else {}
         options |= dict(cfg.env_options) | ({} if cfg.obs == "auto" else {"obs": cfg.obs})
         self.spec = EnvSpec(cfg.env, options)
@@ -74,6 +75,10 @@ class OnlineRun:
         self.curve, self.meter = Curve(self.folder), Meter()
         self.bad = NonFiniteGuard(checkpoint=self.folder / "state")
         found = self.state.load()
+        if found and found[0] > self.total:
+            raise UserError(f"--steps {self.total}: the run in {self.folder} is at {found[0]} frames already")
+        if self.is_resumed and not found:
+            print(f"{self.folder} holds no checkpoint yet: the run begins anew", flush=True)
         with (
             SignalGuard() as self.guard,
             Logger(self.folder, total=self.total, resume_step=found[0] if found else 0) as self.log,

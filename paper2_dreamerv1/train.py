@@ -116,10 +116,13 @@ def make_agent(cfg: Config, spec, spaces, device):
 
 def published(cfg: Config, spaces) -> dict[str, int] | None:
     """The authors' parameter counts, where ours are of the same kind."""
-    return PUBLISHED if spaces.act == 6 and not spaces.discrete and not spaces.vectors else None
+    walker = spaces.obs == {"image": (64, 64, 3)} and spaces.act == 6 and not spaces.discrete
+    return PUBLISHED if walker and cfg.model.cont != "on" else None
 
 
-PAPER = Paper("paper2_dreamerv1", PRESETS, SUITES, "toy_point", make_agent, train, published)
+PAPER = Paper(
+    "paper2_dreamerv1", PRESETS, SUITES, "toy_point", make_agent, train, published, title="DreamerV1"
+)
 
 
 def main(argv: list[str] | None = None) -> None:

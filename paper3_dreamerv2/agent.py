@@ -192,5 +192,6 @@ class DreamerV2Agent:
             agent = cls(cfg, EnvSpec(**data["env"]), spaces, extra["predict_cont"], device)
             for name, part in agent.parts().items():
                 part.load_state_dict(data["weights"][name])
+            agent.slow.load_state_dict(agent.critic.state_dict())
             agent.updates = extra["updates"]
         return agent

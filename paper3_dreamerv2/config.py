@@ -10,7 +10,7 @@ README.
 from dataclasses import dataclass, field
 from typing import Literal
 
-from common.config import RunConfig, override
+from common.config import RunConfig, check_ranges, override
 from common.errors import UserError
 
 
@@ -183,19 +183,25 @@ class Config(RunConfig):
     def check(self) -> None:
         """UserError for impossible numbers."""
         super().check()
-        for name, value, least in (
-            ("behaviour.horizon", self.behaviour.horizon, 2),
-            ("replay.batch", self.replay.batch, 1),
-            ("replay.length", self.replay.length, 2),
-            ("prefill", self.prefill, 1),
-            ("train-every", self.train_every, 1),
-            ("train-updates", self.train_updates, 1),
-            ("eval-episodes", self.eval_episodes, 1),
-            ("checkpoint-every", self.checkpoint_every, 1),
-            ("log-every", self.log_every, 1),
-        ):
-            if value < least:
-                raise UserError(f"--{name} {value}: must be at least {least}")
+        check_ranges(
+            self,
+            {
+                0: (
+                    "conv.layers actor.layers model.layers behaviour.critic_layers model.lr actor.lr "
+                    "behaviour.critic_lr model.kl_scale model.cont_scale model.free_nats behaviour.warmup "
+                    "pretrain weight_decay actor.entropy actor.entropy_start actor.schedule_steps"
+                ),
+                1: (
+                    "conv.depth conv.units rssm.deter rssm.hidden rssm.stoch model.units actor.units "
+                    "replay.batch replay.capacity rssm.classes behaviour.critic_units "
+                    "behaviour.slow_every prefill train_every train_updates eval_episodes "
+                    "checkpoint_every log_every"
+                ),
+                2: "behaviour.horizon replay.length",
+            },
+            positive="clip adam_eps behaviour.discount rssm.min_std",
+            shares="behaviour.lam behaviour.discount model.kl_balance actor.rho actor.rho_start",
+        )
         if self.steps is not None and self.steps <= self.prefill:
             raise UserError(f"--steps {self.steps}: must be above --prefill {self.prefill}")
 
@@ -285,13 +291,17 @@ _FULL = {"env_options": {**_ATARI_ENV, "full_actions": True}}  # P: all 18 actio
 _MINIMAL = {"env_options": _ATARI_ENV}  # HEAD
 SUITES = {
     "toy": {"cpu": _CONTROL},
-    "toy_catch": {"tiny": {"env_options": {"gray": True}, **_CATCH}},
+    "toy_catch": {"tiny": {"env_options": {"gray": True}, **_CATCH}, "cpu": _REINFORCE},
+    "minigrid": {"tiny": _REINFORCE, "cpu": _REINFORCE},
+    "crafter": {"cpu": _REINFORCE},
     "dmc": {
         "tiny": {"env_options": {"render_quality": "fast"}},
         "cpu": {"env_options": {"render_quality": "fast"}, **_CONTROL},
         # P reports only humanoid; for the other tasks `paper` means the published curves' configuration.
         "paper": _DMC_VISION,
     },
+    # The one control task that P reports (appendix A).
+    "dmc_humanoid_walk": {"paper": {"model.kl_scale": 2.0, "actor.entropy": 1e-5}},
     "atari": {
         "tiny": _ATARI | _REINFORCE | _MINIMAL,
         "cpu": _ATARI | _MINIMAL | {"train_every": 32, "prefill": 20_000},

@@ -125,7 +125,8 @@ class Learner:
         metrics |= self.optimizers["critic"].step(
             critic_loss(val, target, weight), {"return": target}
         )  # eq. 5
-        if agent.updates % cfg.behaviour.slow_every == 0:  # after updates 1, 101, 201 ...
+        since = agent.updates - cfg.behaviour.warmup
+        if since % cfg.behaviour.slow_every == 0:  # after the critic's updates 1, 101, 201 ...
             copy_into(agent.slow, critic)
         return metrics | {
             "imag/reward": rew.detach().mean(),
@@ -154,7 +155,9 @@ def published(cfg: Config, spaces) -> dict[str, int] | None:
     )
 
 
-PAPER = Paper("paper3_dreamerv2", PRESETS, SUITES, "toy_catch", make_agent, train, published)
+PAPER = Paper(
+    "paper3_dreamerv2", PRESETS, SUITES, "toy_catch", make_agent, train, published, title="DreamerV2"
+)
 
 
 def main(argv: list[str] | None = None) -> None:

@@ -134,10 +134,12 @@ class Kill(Exception):
 
 
 def at(frames: int, what: Callable[[], None]):
-    """Do something when the loop comes by at that frame, before it evaluates and saves."""
+    """Do something, once, when the loop comes to that frame (two envs may jump over it), before it saves."""
+    done = []
 
     def keep_up(self: OnlineRun) -> bool:
-        if self.frames == frames:
+        if self.frames >= frames and not done:
+            done.append(True)
             what()
         return KEEP_UP(self)
 
@@ -197,6 +199,21 @@ def test_two_envs_with_ends_resume_too(tmp_path, monkeypatch):
     assert rows(tmp_path / "run") == rows(tmp_path / "whole")
     episodes = [row for row in rows(tmp_path / "run") if "episode/return" in row]
     assert len(episodes) > 5 and "loss/cont" in rows(tmp_path / "run")[-1].keys() | episodes[-1].keys()
+
+
+@pytest.mark.parametrize("paper", PAPERS)
+def test_resuming_what_cannot_go_on(paper, tmp_path, whole, capsys):
+    """Too few steps, another paper's run; a run killed before its first checkpoint begins anew and says so."""
+    folder = tmp_path / "run"
+    shutil.copytree(whole(paper), folder)
+    with pytest.raises(UserError, match="--steps 90: the run in .* is at 130 frames already"):
+        train(paper, "--resume", str(folder), "--steps", "90")
+    other = PAPERS[1 - PAPERS.index(paper)]
+    with pytest.raises(UserError, match=f"a run of {paper}; go on with the train.py of that folder"):
+        train(other, "--resume", str(folder))
+    shutil.rmtree(folder / "state")
+    train(paper, "--resume", str(folder))
+    assert "holds no checkpoint yet: the run begins anew" in capsys.readouterr().out
 
 
 def test_sigterm_saves_and_says_how_to_go_on(tmp_path, monkeypatch, capsys):

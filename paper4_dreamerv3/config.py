@@ -1,0 +1,291 @@
+"""Every number of paper 4, its sizes, profiles and presets: `paper` is the authors', `tiny` for minutes.
+
+`resolve(preset, env)` = PRESETS[preset] + SUITES[suite of env][preset] + --size + --profile; flags win over
+all.  Three versions of text and code carry the name; sources: P1 (arXiv 2301.04104 v1), P2 (v2), N (Nature
+640), HEAD = the authors' last code, which we follow where they disagree, M = measured here.
+"""
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from common.config import RunConfig, override
+from common.errors import UserError
+
+
+@dataclass(frozen=True, kw_only=True)
+class ConvConfig:
+    """Encoder and decoder (N: methods; HEAD)."""
+
+    depth: int = 16
+    """Channels per unit of `mults`."""
+    mults: tuple[int, ...] = (2, 3, 4, 4)
+    """Channels of the stages; each halves the picture (HEAD)."""
+    cnn: Literal["pool", "strided"] = "pool"
+    """pool: stride 1 and 2 x 2 maxima, HEAD; strided: stride 2, P2 and N, half the work."""
+    layers: int = 3
+    """Hidden layers of the MLPs for vectors."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RSSMConfig:
+    """The latent dynamics (N: methods; HEAD)."""
+
+    deter: int = 2048
+    """Size of h."""
+    hidden: int = 256
+    """Width of the layers around the GRU."""
+    stoch: int = 32
+    """Categorical variables of z."""
+    classes: int = 16
+    """Classes of each."""
+    blocks: int = 8
+    """Blocks of the GRU's matrices."""
+    unimix: float = 0.01
+    """Share of the uniform distribution in every categorical (P2, N)."""
+    free_nats: float = 1.0
+    """KL of a row that costs nothing, in nats (P1, P2, N)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelConfig:
+    """Heads and weights of the losses (N: methods)."""
+
+    bins: int = 255
+    """Bins of reward and critic."""
+    symlog: bool = True
+    """Vectors through symlog, rewards and returns in symexp bins; off, for the ablation: plain numbers."""
+    rew_layers: int = 1
+    """Hidden layers of the reward head."""
+    cont_layers: int = 1
+    """Hidden layers of the continue head."""
+    dyn_scale: float = 1.0
+    """Weight of KL(sg q || p) (P1: 0.5)."""
+    rep_scale: float = 0.1
+    """Weight of KL(q || sg p)."""
+    contdisc: bool = True
+    """The continue head predicts continue * gamma (HEAD; the papers keep gamma apart)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ActorConfig:
+    """The policy (N: methods)."""
+
+    layers: int = 3
+    """Hidden layers."""
+    unimix: float = 0.01
+    """Share of the uniform distribution in discrete policies (papers: 0.01; HEAD ignores it)."""
+    entropy: float = 3e-4
+    """Weight of the entropy bonus."""
+    min_std: float = 0.1
+    """Smallest standard deviation of continuous actions."""
+    max_std: float = 1.0
+    """Largest one."""
+    eval_action: Literal["sample", "mode"] = "sample"
+    """Evaluation action: a draw (the papers), or the likeliest one."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class BehaviourConfig:
+    """Learning in imagination (N: methods)."""
+
+    horizon: int = 15
+    """Imagined steps, H."""
+    imag_last: int = 0
+    """Only the last rows of a sequence start dreams; 0: all (HEAD; tiny presets: 8, M)."""
+    discount_horizon: int = 333
+    """gamma = 1 - 1 / this."""
+    lam: float = 0.95
+    """lambda of the returns."""
+    critic_layers: int = 3
+    """Hidden layers of the critic."""
+    slow_rate: float = 0.02
+    """Share of the critic that flows into its slow copy after every update."""
+    slow_scale: float = 1.0
+    """Weight of the pull towards the slow critic's mean."""
+    replay_scale: float = 0.3
+    """Weight of the critic's loss on replayed rows (P2, N; P1: none)."""
+    root_cont: Literal["pred", "true"] = "pred"
+    """Weight of a dream's start: the predicted continue (HEAD), or the replay's (P1, A24)."""
+    norm: bool = True
+    """Divide advantages by the returns' range (off: for the ablation)."""
+    norm_rate: float = 0.01
+    """How fast the percentiles follow."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReplayConfig:
+    """What is kept and how sequences are drawn (N: table; HEAD)."""
+
+    capacity: int = 5_000_000
+    """Rows at most."""
+    batch: int = 16
+    """Sequences of a batch, B."""
+    length: int = 64
+    """Rows of a sequence that are trained on, T; one more, the context, gives the latent to start from."""
+    online: bool = True
+    """Every fresh window is trained on once, before uniform draws."""
+    mapped: bool = False
+    """Keep the rows in mapped files in the run folder instead of RAM."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config(RunConfig):
+    """The whole of paper 4."""
+
+    obs: Literal["auto", "vector", "pixels", "both"] = "auto"
+    """What the agent sees: auto all there is (of DeepMind Control: pixels)."""
+    env_options: dict[str, int | float | bool | str] = field(default_factory=dict)
+    """Options of the environment."""
+    image_size: int = 64
+    """Side of the pictures in pixels, where the environment lets us choose."""
+    units: int = 256
+    """Width of all dense layers outside the RSSM."""
+    conv: ConvConfig = ConvConfig()
+    rssm: RSSMConfig = RSSMConfig()
+    model: ModelConfig = ModelConfig()
+    actor: ActorConfig = ActorConfig()
+    behaviour: BehaviourConfig = BehaviourConfig()
+    replay: ReplayConfig = ReplayConfig()
+    lr: float = 4e-5
+    """Learning rate of the one optimiser, for all networks."""
+    lr_warmup: int = 1_000
+    """Updates over which it rises from 0."""
+    agc: float = 0.3
+    """Gradients of a tensor are clipped to this share of its norm."""
+    beta1: float = 0.9
+    """Momentum."""
+    beta2: float = 0.999
+    """Decay of squared gradients (HEAD; P2's and N's tables: 0.99)."""
+    opt_eps: float = 1e-20
+    """LaProp's epsilon."""
+    train_ratio: float = 512.0
+    """Rows that are trained on per policy step (action repeats not counted)."""
+    prefill: int = 0
+    """Environment frames of uniform random actions at first (the papers: none)."""
+    eval_episodes: int = 4
+    """Episodes of an evaluation while training."""
+    checkpoint_every: int = 50_000
+    """Environment frames between two checkpoints; open episodes end there."""
+    log_every: int = 100
+    """Updates between two rows of metrics.jsonl, which hold their mean."""
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    """bf16: autocast with losses in fp32; auto: bf16 on CUDA, else fp32."""
+    compile: bool = False
+    """torch.compile the steps of the scan and of the imagination."""
+
+    @property
+    def gamma(self) -> float:
+        """Discount, 0.997 by default."""
+        return 1 - 1 / self.behaviour.discount_horizon
+
+    def check(self) -> None:
+        """UserError for impossible numbers."""
+        super().check()
+        for name, value, least in (
+            ("behaviour.horizon", self.behaviour.horizon, 2),
+            ("replay.batch", self.replay.batch, 1),
+            ("replay.length", self.replay.length, 2),
+            ("eval-episodes", self.eval_episodes, 1),
+            ("checkpoint-every", self.checkpoint_every, 1),
+            ("log-every", self.log_every, 1),
+        ):
+            if value < least:
+                raise UserError(f"--{name} {value}: must be at least {least}")
+        if self.train_ratio <= 0:
+            raise UserError(f"--train-ratio {self.train_ratio}: must be above 0")
+        for name, size in (("rssm.deter", self.rssm.deter), ("conv.depth * 4", 4 * self.conv.depth)):
+            if size % self.rssm.blocks:
+                raise UserError(f"{name} = {size}: must be a multiple of --rssm.blocks {self.rssm.blocks}")
+
+
+def size(hidden: int) -> dict[str, int]:
+    """The one dial: everything follows from the hidden width (HEAD; N: extended data table 4)."""
+    return {
+        "units": hidden,
+        "rssm.hidden": hidden,
+        "rssm.deter": 8 * hidden,
+        "rssm.classes": hidden // 16,
+        "conv.depth": hidden // 16,
+    }
+
+
+SIZES = {
+    name: size(hidden)
+    for name, hidden in (
+        *(("1M", 64), ("12M", 256), ("25M", 384), ("50M", 512)),
+        *(("100M", 768), ("200M", 1024), ("400M", 1536)),
+    )
+}
+
+TINY = Config(
+    steps=8_000,
+    threads=1,
+    eval_every=1_000,
+    eval_episodes=16,
+    image_size=32,
+    units=64,
+    conv=ConvConfig(depth=8, mults=(2, 3, 4), cnn="strided"),
+    rssm=RSSMConfig(deter=128, hidden=64, stoch=8, classes=8),
+    actor=ActorConfig(entropy=3e-3),
+    behaviour=BehaviourConfig(imag_last=8),
+    replay=ReplayConfig(capacity=100_000, batch=8, length=16),
+    # At 4e-5 with a warm-up of 1,000 a weight moves by 0.02 in the first 1,000 updates: too slow for minutes.
+    lr=1e-3,
+    lr_warmup=100,
+    train_ratio=64,
+    prefill=500,
+    checkpoint_every=4_000,
+)
+
+CPU = override(  # hours on two cores
+    Config(
+        steps=200_000,
+        threads=2,
+        eval_every=10_000,
+        conv=ConvConfig(cnn="strided"),
+        behaviour=BehaviourConfig(imag_last=16),
+        replay=ReplayConfig(capacity=120_000, batch=8, length=32),
+        lr=3e-4,
+        lr_warmup=500,
+        train_ratio=128,
+        prefill=1_000,
+        checkpoint_every=20_000,
+    ),
+    SIZES["1M"],
+)
+
+PAPER = Config(steps=1_000_000, eval_every=25_000)  # 12M parameters, one environment
+
+_ATARI100K = {"env_options": {"sticky": 0.0, "noop_max": 30, "resize": "bilinear"}}  # RGB, minimal actions
+_ATARI57 = {
+    **{"env_options": {"gray": True, "sticky": 0.25, "noop_max": 30, "full_actions": True}},
+    **{"image_size": 96, "num_envs": 16, "train_ratio": 32, "steps": 200_000_000},
+    **SIZES["200M"],
+}
+_PROPRIO = {"obs": "vector", "num_envs": 16, "train_ratio": 1024, "env_options": {"repeat": 1}, **SIZES["1M"]}
+
+PRESETS = {
+    "tiny": TINY,
+    "cpu": CPU,
+    "paper": PAPER,
+    "atari100k": override(PAPER, {"steps": 400_000, "train_ratio": 256, "replay.capacity": 110_000}),
+    "dmc_proprio": override(PAPER, {"steps": 1_000_000, **_PROPRIO}),
+}
+
+SUITES = {
+    "dmc": {
+        "tiny": {"env_options": {"render_quality": "fast"}},
+        "cpu": {"env_options": {"render_quality": "fast"}},
+        "paper": {"num_envs": 16, "train_ratio": 256, "env_options": {"repeat": 1}},
+    },
+    "atari": {"cpu": _ATARI100K, "tiny": _ATARI100K, "paper": _ATARI57, "atari100k": _ATARI100K},
+    "crafter": {"paper": {"train_ratio": 512, **SIZES["200M"]}},
+    "toy_catch": {"tiny": {"env_options": {"gray": True}}},
+}
+
+PROFILES = {
+    "ours": {},
+    "head": {"actor.unimix": 0.0},
+    "nature": {"conv.cnn": "strided", "beta2": 0.99},
+    "paper_v2": {"conv.cnn": "strided", "beta2": 0.99, "model.contdisc": False},
+}
