@@ -19,7 +19,9 @@ if TYPE_CHECKING:
 
     from common.replay_buffer import ReplayBuffer
 
-Policy = Callable[[dict[str, np.ndarray]], np.ndarray]  # obs [N, ...] with is_first [N] -> act [N, ...]
+Rows = dict[str, np.ndarray]
+# obs [N, ...] with is_first [N] -> act [N, ...], and what else is to be stored with these rows (latents)
+Policy = Callable[[Rows], tuple[np.ndarray, Rows]]
 
 
 class Collector:
@@ -57,8 +59,9 @@ class Collector:
 
     def step(self, policy: Policy) -> None:
         """One action in every env; those whose episode has ended are reset instead."""
-        act = np.asarray(policy({**self.obs, "is_first": self.is_first.copy()}))
-        self._store(act, np.arange(self.num))
+        act, more = policy({**self.obs, "is_first": self.is_first.copy()})
+        act = np.asarray(act)
+        self._store(act, np.arange(self.num), more)
         over = self.is_last
         obs, rew, terminated, truncated, _ = self.envs.step(act)
         self.obs = obs
@@ -77,10 +80,16 @@ class Collector:
         waiting = np.flatnonzero(~self.is_first)  # an episode of one row teaches nothing
         if len(waiting):
             self.is_last = np.ones(self.num, bool)
-            act = np.zeros((self.num, *self.replay.storage.fields["act"][0]))
-            self._store(act.astype(self.replay.storage.fields["act"][1]), waiting)
+            fields = self.replay.storage.fields
+            known = {"act", "rew", "is_first", "is_last", "is_terminal", *self.obs}
+            more = {
+                name: np.zeros((self.num, *fields[name][0]), fields[name][1])
+                for name in fields.keys() - known
+            }
+            act = np.zeros((self.num, *fields["act"][0]))
+            self._store(act.astype(fields["act"][1]), waiting, more)  # nothing starts from an episode's end
 
-    def _store(self, act: np.ndarray, envs: np.ndarray) -> None:
-        rows = {"act": act, "rew": self.rew, "is_first": self.is_first}
+    def _store(self, act: np.ndarray, envs: np.ndarray, more: Rows) -> None:
+        rows = {**more, "act": act, "rew": self.rew, "is_first": self.is_first}
         rows |= {"is_last": self.is_last, "is_terminal": self.is_terminal, **self.obs}
         self.replay.add({name: value[envs] for name, value in rows.items()}, envs)

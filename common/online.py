@@ -41,6 +41,8 @@ class Paper:
     published: Callable[[Any, Any], Mapping[str, int] | None] = lambda cfg, spaces: None  # parameter counts
     variants: Mapping[str, Mapping[str, Any]] | None = None
     title: str = ""  # how common/envs/scores.json names it: DreamerV2
+    schedule: Callable[[Any, int], int] | None = None  # (cfg, policy steps) -> updates; None: train_every
+    multi: bool = False  # takes MultiDiscrete actions
 
 
 def online_main(paper: Paper, argv: list[str] | None, description: str) -> None:
@@ -99,7 +101,7 @@ def forecasts(run: OnlineRun) -> list[str]:
 
     where = run.folder or Path.cwd()
     try:
-        return forecast(run.capacity, run.spaces.fields(), "--replay.capacity", where, run.cfg.replay.mapped)
+        return forecast(run.capacity, run.fields(), "--replay.capacity", where, run.cfg.replay.mapped)
     except UserError as error:
         if run.folder is not None:
             raise

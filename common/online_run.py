@@ -40,13 +40,14 @@ class OnlineRun:
         self.repeat = self.spec.frames_per_step
         self.total = cfg.steps or paper.presets["paper"].steps
         self.envs, self.eval_envs = self.spec.make_vector(cfg.num_envs, "train"), None
-        self.spaces = Spaces.of(self.envs, cfg.env)
+        self.spaces = Spaces.of(self.envs, cfg.env, paper.multi)
         seed_everything(derive(cfg.seed, "weights"))
         self.agent = paper.make_agent(cfg, self.spec, self.spaces, device)
+        self.keeps_latents = hasattr(self.agent, "replay_fields")
         rows = self.total // self.repeat  # and one more row per episode
         self.capacity = min(cfg.replay.capacity, rows + rows // 8 + 1_000 * cfg.num_envs)
         per_env = cfg.prefill // self.repeat // cfg.num_envs
-        if per_env < cfg.replay.length:
+        if paper.schedule is None and per_env < cfg.replay.length:
             line = f"--prefill {cfg.prefill}: gives each environment {per_env} rows, and a sequence has"
             raise UserError(f"{line} {cfg.replay.length} (--replay.length): raise it")
         if self.capacity // cfg.num_envs < cfg.replay.length:
@@ -69,7 +70,8 @@ class OnlineRun:
         cfg = self.cfg
         mapped = self.folder / "state" / "live" if cfg.replay.mapped else None
         seed = derive(cfg.seed, "replay")
-        self.replay = ReplayBuffer(self.capacity, self.spaces.fields(), cfg.num_envs, mapped, seed)
+        online = self.agent.online_rows if self.keeps_latents else 0
+        self.replay = ReplayBuffer(self.capacity, self.fields(), cfg.num_envs, mapped, seed, online)
         self.state = RunState(self.folder / "state")
         self.rng = np.random.default_rng(derive(cfg.seed, "prefill"))
         self.curve, self.meter = Curve(self.folder), Meter()
@@ -86,6 +88,10 @@ class OnlineRun:
             self.collector = Collector(self.envs, self.replay, self.repeat, cfg.seed, self._on_episode)
             self._found = found
             return self.paper.train(self)
+
+    def fields(self) -> dict[str, Any]:
+        """What a stored row holds: observations, action, reward, flags, and what the agent wants to keep."""
+        return self.spaces.fields() | (self.agent.replay_fields() if self.keeps_latents else {})
 
     def start(self, **learners: Any) -> None:
         """First call of the loop.  learners: what must be saved besides networks: optimisers, targets ...
@@ -126,6 +132,8 @@ class OnlineRun:
         cfg = self.cfg
         if frames < cfg.prefill:
             return 0
+        if self.paper.schedule is not None:
+            return self.paper.schedule(cfg, frames // self.repeat)
         return cfg.pretrain + (frames - cfg.prefill) // cfg.train_every * cfg.train_updates
 
     def updates_due(self) -> range:
@@ -227,6 +235,7 @@ class OnlineRun:
         self.bad.flush()
         more = {"updates": self.agent.updates, "skipped_updates": self.bad.skipped}
         ratio = self.agent.updates / max(self.collector.policy_steps, 1)
+        more["replayed_rows_per_step"] = ratio * self.cfg.replay.batch * self.cfg.replay.length
         more |= {"updates_per_policy_step": ratio, **self.meter.rates(), **peak_memory_mb()}
         self.log.scalars(self.frames, more)
 
@@ -235,12 +244,13 @@ class OnlineRun:
         self.collector.begin(self.frames)
         self.memory = self.agent.initial(self.cfg.num_envs)
 
-    def _random(self, obs: dict[str, np.ndarray]) -> np.ndarray:
-        return self.spaces.random(self.rng, self.cfg.num_envs)
+    def _random(self, obs: dict[str, np.ndarray]) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+        num = self.cfg.num_envs
+        return self.spaces.random(self.rng, num), self.agent.unknown(num) if self.keeps_latents else {}
 
-    def _policy(self, obs: dict[str, np.ndarray]) -> np.ndarray:
+    def _policy(self, obs: dict[str, np.ndarray]) -> tuple[np.ndarray, dict[str, np.ndarray]]:
         act, self.memory = self.agent.act(obs, self.memory, explore=True)
-        return act
+        return act, self.agent.pack(self.memory.state) if self.keeps_latents else {}
 
     def _on_episode(self, ret: float, length: int) -> None:
         self.log.episode(self.frames, ret, length)

@@ -262,7 +262,13 @@ _ATARI57 = {
     **{"image_size": 96, "num_envs": 16, "train_ratio": 32, "steps": 200_000_000},
     **SIZES["200M"],
 }
-_PROPRIO = {"obs": "vector", "num_envs": 16, "train_ratio": 1024, "env_options": {"repeat": 1}, **SIZES["1M"]}
+_PROPRIO = {
+    "obs": "vector",
+    "num_envs": 16,
+    "train_ratio": 1024,
+    "env_options": {"action_repeat": 1},
+    **SIZES["1M"],
+}
 
 PRESETS = {
     "tiny": TINY,
@@ -276,7 +282,7 @@ SUITES = {
     "dmc": {
         "tiny": {"env_options": {"render_quality": "fast"}},
         "cpu": {"env_options": {"render_quality": "fast"}},
-        "paper": {"num_envs": 16, "train_ratio": 256, "env_options": {"repeat": 1}},
+        "paper": {"num_envs": 16, "train_ratio": 256, "env_options": {"action_repeat": 1}},
     },
     "atari": {"cpu": _ATARI100K, "tiny": _ATARI100K, "paper": _ATARI57, "atari100k": _ATARI100K},
     "crafter": {"paper": {"train_ratio": 512, **SIZES["200M"]}},

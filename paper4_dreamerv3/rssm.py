@@ -89,8 +89,8 @@ class RSSM(nn.Module):
         self.latent = Categorical(cfg.stoch, cfg.classes, cfg.unimix)
         D, Z, U, G = cfg.deter, self.stoch, cfg.hidden, cfg.blocks
         self.in_deter, self.in_stoch, self.in_act = Dense(D, U), Dense(Z, U), Dense(act, U)
-        # The official layer gives every block its slice of h and a copy of all three inputs.  The same without
-        # the copies: a block-diagonal matrix for h and a full one for the inputs.
+        # The official layer gives every block its slice of h and a copy of all three inputs.  The same
+        # without the copies: a block-diagonal matrix for h and a full one for the inputs.
         fan_in = D + G * 3 * U
         self.hidden_deter = BlockLinear(D, D, G, fan_in=fan_in, bias=False)
         self.hidden_in = linear(3 * U, D, fan_in=fan_in)

@@ -42,6 +42,10 @@ class TwoHot:
         self.logit = logit.float()
         self.bins = symexp_bins(logit.shape[-1], logit.device) if bins is None else bins
 
+    def __getitem__(self, rows: slice) -> "TwoHot":
+        """The distributions of some rows."""
+        return TwoHot(self.logit[rows], self.bins)
+
     def mean(self) -> Tensor:
         """Expectation.  [...]
 
@@ -66,6 +70,10 @@ class Number:
 
     def __init__(self, out: Tensor):
         self.out = out.float().squeeze(-1)
+
+    def __getitem__(self, rows: slice) -> "Number":
+        """Those of some rows."""
+        return Number(self.out[rows, ..., None])
 
     def mean(self) -> Tensor:
         """[...]"""

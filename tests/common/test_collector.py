@@ -29,9 +29,9 @@ class Player:
     def __init__(self, num: int):
         self.rng, self.num, self.seen = np.random.default_rng(0), num, []
 
-    def __call__(self, obs: dict[str, np.ndarray]) -> np.ndarray:
+    def __call__(self, obs: dict[str, np.ndarray]) -> tuple[np.ndarray, dict]:
         self.seen.append({key: value.copy() for key, value in obs.items()})
-        return self.rng.integers(1, 5, self.num)
+        return self.rng.integers(1, 5, self.num), {}
 
 
 def make(num: int, repeat: int = 1, on_episode=lambda ret, length: None) -> tuple[Collector, ReplayBuffer]:
@@ -81,6 +81,22 @@ def test_every_row_is_stored_in_its_alignment(num):
             kinds.add((seed + k) % 2)
         assert not rest["is_last"][:-1].any()
     assert kinds == {0, 1}  # time limits and true ends were among them
+
+
+def test_what_the_policy_thinks_is_stored_beside_what_it_saw():
+    """Latents of paper 4: rows that a checkpoint cuts off have none, and nothing starts from them."""
+    envs = counting_envs(2, Laps)
+    replay = ReplayBuffer(100, Spaces.of(envs).fields() | {"thought": ((2,), np.uint8)}, 2)
+    collector, player = Collector(envs, replay, 1, SEED), Player(2)
+    collector.begin(0)
+    for step in range(5):
+        thought = np.full((2, 2), step + 1, np.uint8)
+        collector.step(lambda obs, thought=thought: (player(obs)[0], {"thought": thought}))
+    collector.end_episodes()
+    for env in range(2):
+        thoughts = np.concatenate([game["thought"] for game in episodes_of(replay, env)])
+        np.testing.assert_array_equal(thoughts[:5], np.repeat(np.arange(1, 6)[:, None], 2, 1))
+        assert not thoughts[5:].any()
 
 
 def test_is_first_tells_the_policy_where_games_begin():
@@ -180,7 +196,7 @@ def test_vectors_and_continuous_actions():
     collector.begin(0)
     acts = rng.uniform(-1, 1, (30, 2, 2)).astype(np.float32)
     for act in acts:
-        collector.step(lambda obs, act=act: act)
+        collector.step(lambda obs, act=act: (act, {}))
     game = episodes_of(replay, 1)[0]
     assert len(game["rew"]) == 21 and game["is_terminal"][-1]
     np.testing.assert_array_equal(game["act"][:20], acts[:20, 1])
