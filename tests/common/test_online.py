@@ -203,7 +203,7 @@ def test_two_envs_with_ends_resume_too(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("paper", PAPERS)
 def test_resuming_what_cannot_go_on(paper, tmp_path, whole, capsys):
-    """Too few steps, another paper's run; a run killed before its first checkpoint begins anew and says so."""
+    """Too few steps, another paper's run; without a checkpoint a run begins anew and says so."""
     folder = tmp_path / "run"
     shutil.copytree(whole(paper), folder)
     with pytest.raises(UserError, match="--steps 90: the run in .* is at 130 frames already"):
