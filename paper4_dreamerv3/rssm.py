@@ -54,7 +54,9 @@ class Categorical:
         The largest of p / noise is an exact draw from p (the Gumbel trick without its logarithms).
         """
         probs = self.probs(logit)
-        weight = probs.detach() if temperature == 1 else probs.detach() ** (1 / temperature)
+        weight = probs.detach()
+        if temperature != 1:  # relative to the likeliest: cold powers of small numbers would all be 0
+            weight = (weight / weight.amax(-1, keepdim=True)) ** (1 / temperature)
         onehot = F.one_hot((weight / noise).argmax(-1), self.classes).to(probs.dtype)
         if probs.requires_grad:
             onehot = onehot + (probs - probs.detach())
