@@ -116,7 +116,7 @@ def visualize_imagination(
 ) -> np.ndarray:
     """Dreams that go on from the window's context, under the policy or under `actions` -> clip [T, H, W, 3].
 
-    Above each: its row, the predicted reward and the probability of going on.
+    Above each: its row, the predicted reward, the probability of going on and the value.
     """
     dream = free_dream(agent, window, horizon, actions=actions, temperature=temperature, generator=generator)
     clips = []
@@ -124,7 +124,7 @@ def visualize_imagination(
         lines = []
         for t in range(len(clip)):
             line = f"seen {t + 1}" if t < dream.context else f"dream +{t + 1 - dream.context}"
-            for name, value in (("rew", dream.rew), ("cont", dream.cont)):
+            for name, value in (("rew", dream.rew), ("cont", dream.cont), ("val", dream.val)):
                 line += "" if value is None or np.isnan(value[b, t]) else f"  {name} {value[b, t]:.2f}"
             lines.append(line)
         clips.append(annotate(clip, lines))
