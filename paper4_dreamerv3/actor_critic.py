@@ -52,8 +52,10 @@ class OneHots:
 
     def __init__(self, logit: Tensor, choices: tuple[int, ...], unimix: float):
         self.choices = choices
-        probs = [part.softmax(-1) for part in logit.float().split(choices, -1)]
-        self.probs = [p * (1 - unimix) + unimix / p.shape[-1] for p in probs]
+        parts = logit.float().split(choices, -1)
+        self.probs = [p.softmax(-1) * (1 - unimix) + unimix / p.shape[-1] for p in parts]
+        # Without a uniform share a probability can be 0, and 0 ln 0 not a number.
+        self.logs = [p.log() for p in self.probs] if unimix else [p.log_softmax(-1) for p in parts]
 
     def sample(self, generator: torch.Generator | None = None) -> Tensor:
         """[..., A]"""
@@ -71,12 +73,12 @@ class OneHots:
 
     def log_prob(self, act: Tensor) -> Tensor:
         """One-hot [..., A] -> [...]"""
-        parts = zip(self.probs, act.split(self.choices, -1), strict=True)
-        return sum((probs.log() * part).sum(-1) for probs, part in parts)
+        parts = zip(self.logs, act.split(self.choices, -1), strict=True)
+        return sum((log * part).sum(-1) for log, part in parts)
 
     def entropy(self) -> Tensor:
         """In nats, summed over the choices.  [...]"""
-        return -sum((probs * probs.log()).sum(-1) for probs in self.probs)
+        return -sum((probs * log).sum(-1) for probs, log in zip(self.probs, self.logs, strict=True))
 
 
 class Actor(nn.Module):

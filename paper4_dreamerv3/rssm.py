@@ -43,6 +43,12 @@ class Categorical:
         probs = logit.float().unflatten(-1, (self.groups, self.classes)).softmax(-1)
         return probs if not self.unimix else probs * (1 - self.unimix) + self.unimix / self.classes
 
+    def logs(self, logit: Tensor) -> Tensor:
+        """Their logarithms; without a uniform share a probability can be 0, its logarithm never -inf."""
+        if self.unimix:
+            return self.probs(logit).log()
+        return logit.float().unflatten(-1, (self.groups, self.classes)).log_softmax(-1)
+
     def noise(self, *lead: int, device: torch.device, generator: torch.Generator | None = None) -> Tensor:
         """Exponential noise for `sample`, for many rows at once.  [*lead, S, C]"""
         shape = *lead, self.groups, self.classes
@@ -64,13 +70,11 @@ class Categorical:
 
     def kl(self, post: Tensor, prior: Tensor) -> Tensor:
         """KL(post || prior) in nats, summed over the variables.  [..., Z] twice -> [...]"""
-        p, q = self.probs(post), self.probs(prior)
-        return (p * (p.log() - q.log())).sum((-2, -1))
+        return (self.probs(post) * (self.logs(post) - self.logs(prior))).sum((-2, -1))
 
     def entropy(self, logit: Tensor) -> Tensor:
         """In nats, at most S ln C.  [..., Z] -> [...]"""
-        probs = self.probs(logit)
-        return -(probs * probs.log()).sum((-2, -1))
+        return -(self.probs(logit) * self.logs(logit)).sum((-2, -1))
 
 
 def block_gru(gates: Tensor, deter: Tensor) -> Tensor:
