@@ -169,8 +169,9 @@ class ReturnRange(nn.Module):
         """Take in a batch of returns -> S, at least 1: small returns are never scaled up.  [...] -> []"""
         edges = torch.tensor([0.05, 0.95], device=ret.device)
         low, high = torch.quantile(ret.float().flatten(), edges)
-        self.low.lerp_(low, self.rate)
-        self.high.lerp_(high, self.rate)
+        is_good = (high - low).isfinite()  # an update that will be skipped leaves no trace here either
+        self.low.copy_(torch.where(is_good, self.low.lerp(low, self.rate), self.low))
+        self.high.copy_(torch.where(is_good, self.high.lerp(high, self.rate), self.high))
         return (self.high - self.low).clamp(min=1)
 
 

@@ -103,7 +103,8 @@ class DreamerV3Agent:
     def pack(self, state: State) -> dict[str, np.ndarray]:
         """Latents as they are stored: [..., D] and [..., S K] -> uint16 [..., D], uint8 [..., S]"""
         cfg = self.cfg.rssm
-        deter = state.deter.detach().to(torch.bfloat16).view(torch.uint16).cpu().numpy()
+        h = state.deter.detach().nan_to_num()  # of a skipped update: what is stored would spoil later ones
+        deter = h.to(torch.bfloat16).view(torch.uint16).cpu().numpy()
         index = state.stoch.detach().unflatten(-1, (cfg.stoch, cfg.classes)).argmax(-1)
         return {"deter": deter, "stoch": index.to(torch.uint8).cpu().numpy()}
 

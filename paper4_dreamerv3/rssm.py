@@ -82,7 +82,7 @@ def block_gru(gates: Tensor, deter: Tensor) -> Tensor:
 
     The reset gate multiplies the candidate; the bias of -1 keeps 73 % of h where the network says zero.
     """
-    reset, cand, update = (part.flatten(-2) for part in gates.chunk(3, -1))
+    reset, cand, update = (part.flatten(-2).to(deter.dtype) for part in gates.chunk(3, -1))
     return torch.lerp(deter, (reset.sigmoid() * cand).tanh(), (update - 1).sigmoid())
 
 
