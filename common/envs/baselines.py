@@ -39,7 +39,8 @@ def lookup(name: str, options: dict[str, Any]) -> dict[str, Any]:
         fits = all(options.get(key, value) == value for key, value in table["options"].items())
         if fits and name in table["values"]:
             entry = {**table["values"][name], "protocol": table["protocol"], "source": table["source"]}
-            found[table["kind"]].append(entry)
+            own = table["options"] and table["kind"] != "published"  # measured under this very protocol
+            found[table["kind"]].insert(0 if own else len(found[table["kind"]]), entry)
     first = {kind: entries[0] if entries else None for kind, entries in found.items()}
     return first | {"published_all": found["published"]}
 
