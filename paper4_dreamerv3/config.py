@@ -8,7 +8,7 @@ all.  Three versions of text and code carry the name; sources: P1 (arXiv 2301.04
 from dataclasses import dataclass, field
 from typing import Literal
 
-from common.config import RunConfig, override
+from common.config import RunConfig, check_ranges, override
 from common.errors import UserError
 
 
@@ -181,21 +181,38 @@ class Config(RunConfig):
     def check(self) -> None:
         """UserError for impossible numbers."""
         super().check()
-        for name, value, least in (
-            ("behaviour.horizon", self.behaviour.horizon, 2),
-            ("replay.batch", self.replay.batch, 1),
-            ("replay.length", self.replay.length, 2),
-            ("eval-episodes", self.eval_episodes, 1),
-            ("checkpoint-every", self.checkpoint_every, 1),
-            ("log-every", self.log_every, 1),
-        ):
-            if value < least:
-                raise UserError(f"--{name} {value}: must be at least {least}")
-        if self.train_ratio <= 0:
-            raise UserError(f"--train-ratio {self.train_ratio}: must be above 0")
-        for name, size in (("rssm.deter", self.rssm.deter), ("conv.depth * 4", 4 * self.conv.depth)):
-            if size % self.rssm.blocks:
-                raise UserError(f"{name} = {size}: must be a multiple of --rssm.blocks {self.rssm.blocks}")
+        check_ranges(
+            self,
+            {
+                0: (
+                    "model.rew_layers model.cont_layers actor.layers behaviour.critic_layers rssm.free_nats "
+                    "model.dyn_scale model.rep_scale actor.entropy behaviour.imag_last behaviour.slow_scale "
+                    "behaviour.replay_scale lr lr_warmup prefill"
+                ),
+                1: (
+                    "image_size units conv.depth conv.mults conv.layers rssm.deter rssm.hidden rssm.stoch "
+                    "rssm.classes rssm.blocks replay.batch replay.capacity eval_episodes checkpoint_every "
+                    "log_every"
+                ),
+                2: "behaviour.horizon behaviour.discount_horizon replay.length",
+                3: "model.bins",
+            },
+            positive="train_ratio agc opt_eps actor.min_std actor.max_std",
+            shares=(
+                "rssm.unimix actor.unimix behaviour.lam behaviour.slow_rate behaviour.norm_rate beta1 beta2"
+            ),
+        )
+        if self.rssm.classes > 255:
+            raise UserError(f"--rssm.classes {self.rssm.classes}: must be at most 255, a byte in the replay")
+        if self.behaviour.imag_last == 1:
+            raise UserError("--behaviour.imag-last 1: must be 0 (all rows) or at least 2")
+        for name, value in (("beta1", self.beta1), ("beta2", self.beta2)):
+            if value == 1:
+                raise UserError(f"--{name} {value}: must be below 1")
+        widest = self.conv.depth * self.conv.mults[-1]
+        for name, number in (("rssm.deter", self.rssm.deter), ("conv.depth * conv.mults[-1]", widest)):
+            if number % self.rssm.blocks:
+                raise UserError(f"--{name} {number}: must be a multiple of --rssm.blocks {self.rssm.blocks}")
 
 
 def size(hidden: int) -> dict[str, int]:
