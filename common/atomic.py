@@ -11,6 +11,7 @@ import errno
 import hashlib
 import json
 import os
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -98,4 +99,16 @@ def write_error(path: Path, error: OSError) -> UserError:
     if error.errno in DISK_FULL:
         advice = "the last good version is kept; free some space, then start again with --resume"
         return UserError(f"disk full while writing {path} ({error.strerror}): {advice}")
-    return UserError(f"cannot write {path} ({error.strerror}): choose another place with --logdir")
+    return UserError(f"cannot write {path} ({error.strerror}): choose another place")
+
+
+def writable(folder: str | Path, flag: str) -> Path:
+    """Make the folder and try it, before work whose results would be lost; UserError naming `flag`."""
+    folder = Path(folder)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            return folder
+    except OSError as error:
+        line = f"{flag} {folder}: cannot be written ({error.strerror}): name another place"
+        raise UserError(line) from error

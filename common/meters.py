@@ -17,6 +17,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from common.resources import peak_ram
+
 if TYPE_CHECKING:
     import torch
     from torch import nn
@@ -79,8 +81,7 @@ def cpu_seconds() -> float:
 
 def peak_memory_mb() -> dict[str, float]:
     """Peak resident memory of this process, and of its CUDA tensors where torch uses a GPU; in MiB."""
-    unit = 2**20 if sys.platform == "darwin" else 2**10  # ru_maxrss: bytes on macOS, KiB on Linux
-    result = {"ram_peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit}
+    result = {"ram_peak_mb": peak_ram() / 2**20}
     torch = sys.modules.get("torch")  # not imported for this: without torch there is no CUDA memory either
     if torch is not None and torch.cuda.is_available() and torch.cuda.is_initialized():
         result["cuda_peak_mb"] = torch.cuda.max_memory_allocated() / 2**20

@@ -10,6 +10,7 @@ VisualizeArgs, and what is peculiar to it with `report` (eval) or `extras` (visu
 from __future__ import annotations
 
 import json
+import re
 import shlex
 import sys
 from collections.abc import Callable, Sequence
@@ -20,6 +21,7 @@ from typing import Any
 import numpy as np
 
 from common.agent import AGENTS, Agent, load_agent
+from common.atomic import writable
 from common.cli import EvalArgs, VisualizeArgs, parse_eval, parse_visualize
 from common.dreams import Episode, OpenLoop, Window, head_accuracy, make_window, open_loop, open_loop_clip
 from common.env_wrapper import EnvSpec, scores, suite_of
@@ -56,7 +58,11 @@ def eval_main(
     given = list(sys.argv[1:] if argv is None else argv)
     options = parse_eval(given, description=description or f"Play episodes with a {paper} agent.", args=args)
     agent = _load(options, paper)
+    if missing := untrained(agent):
+        raise UserError(f"{options.checkpoint}: {missing} not trained yet; go on with train.py --resume")
     env = other_env(agent.env, options.env)
+    folder = writable(options.out or Path(options.checkpoint).resolve().parent, "--out")
+    other = "" if env.name == agent.env.name else re.sub(r"[^\w.-]", "_", f"-{env.name}")
     bar = _bar(options.episodes)
     result = evaluate(
         agent,
@@ -67,11 +73,10 @@ def eval_main(
         progress=bar,
     )
     baselines = scores(env.name, env.options)
-    folder = options.out or Path(options.checkpoint).resolve().parent
     entries = report(agent, result, options) if report else {}
     lines = score_lines(env, result, baselines) + entry_lines(entries)
     print("\n".join(lines))
-    path = folder / "eval.json"
+    path = folder / f"eval{other}.json"
     command = shlex.join(["python", "eval.py", *given])  # whoever calls: experiments.py, make demo
     write_eval(path, result, env, baselines, paper=paper, command=command, **entries)
     print(f"wrote {path}")
@@ -133,7 +138,7 @@ def write_eval(path: Path, result: Result, env: EnvSpec, baselines: dict, **entr
 
     kept = {}
     if path.exists():
-        old = json.loads(path.read_text(encoding="utf-8"))
+        old = read_eval(path)
         kept = {name: old[name] for name in KEPT if name in old}
     data = {
         "score": result.score(),
@@ -154,6 +159,20 @@ def write_eval(path: Path, result: Result, env: EnvSpec, baselines: dict, **entr
     write_json(path, data)
 
 
+def read_eval(path: Path) -> dict:
+    """What eval.py wrote; UserError where the file is torn."""
+    try:
+        return dict(json.loads(path.read_text(encoding="utf-8")))
+    except (ValueError, TypeError) as error:
+        raise UserError(f"{path} is damaged ({error}): remove it and run eval.py again") from None
+
+
+def untrained(agent: Agent) -> str:
+    """What of the agent is not trained yet, with its verb; empty where all is."""
+    missing = agent.untrained() if hasattr(agent, "untrained") else ""
+    return missing and f"{missing} {'are' if ' ' in missing else 'is'}"
+
+
 def visualize_main(
     argv: Sequence[str] | None,
     paper: str,
@@ -172,7 +191,9 @@ def visualize_main(
     from common.plots import plot_errors, plot_heads
     from common.video import visualize_imagination, visualize_vae, write_video
 
-    folder = options.out or Path(options.checkpoint).resolve().parent / "videos"
+    folder = writable(options.out or Path(options.checkpoint).resolve().parent / "videos", "--out")
+    if missing := untrained(agent):
+        print(f"{missing} not trained yet: what they dream and do means nothing")
     real = evaluate(agent, None, min(options.num_dreams, 5), options.seed, record=5, max_steps=REAL_STEPS)
     window = make_window(real.episodes, options.num_dreams, options.context, options.horizon, options.seed)
     print(

@@ -178,6 +178,10 @@ class WorldModelsAgent:
 
     # --- files
 
+    def untrained(self) -> str:
+        """What a run that stopped early has not trained yet, in words; empty where all is trained."""
+        return {"collect": "V, M and C", "vae": "M and C", "rnn": "C"}.get(self.stage, "")
+
     def save(self, path: str | Path) -> None:
         """Write model.pt: all that eval.py, visualize.py and the controller stage need."""
         weights = {
@@ -223,6 +227,8 @@ class WorldModelsAgent:
                 agent.vae.forget_decoder()
             for name, part in (("vae", agent.vae), ("rnn", agent.rnn)):
                 part.load_state_dict({k[4:]: v for k, v in weights.items() if k.startswith(f"{name}.")})
+            if agent.params.shape != (agent.controller.size,):
+                raise RuntimeError(f"C has {agent.params.size} weights instead of {agent.controller.size}")
             agent.starts = Starts(starts["mu"].float().to(device), starts["logvar"].float().to(device))
             agent.stage, agent.iteration = data["extra"]["stage"], data["extra"].get("iteration", 0)
         return agent

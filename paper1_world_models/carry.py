@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from common.atomic import write_json
+from common.atomic import writable, write_json
 from common.checkpoint import RunState
 from common.errors import UserError
 from common.resources import human_size
@@ -27,6 +27,7 @@ def carry(run: Path, folder: Path) -> str:
     """Write the folder; returns a line that says how large it is and what to do with it."""
     if folder.exists():
         raise UserError(f"--carry {folder}: is there already; name a new folder")
+    writable(folder.parent, "--carry")
     agent = WorldModelsAgent.load(run)
     if agent.stage not in ("rnn", "controller"):
         raise UserError(f"M is not trained yet in {run}: first python train.py --resume {run} --stage rnn")

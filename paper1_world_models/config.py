@@ -6,7 +6,7 @@ Sources: P = the article's text and appendix, H = the authors' released code and
 from dataclasses import dataclass, field
 from typing import Literal
 
-from common.config import RunConfig, fields_of
+from common.config import RunConfig, check_ranges, fields_of
 from common.errors import UserError
 
 
@@ -192,6 +192,22 @@ class Config(RunConfig):
             if values[name] < least:
                 flag = name.replace("_", "-")
                 raise UserError(f"--{flag} {values[name]}: must be at least {least:g}")
+        check_ranges(
+            self,
+            {0: "rnn.clip"},
+            positive="evolve.sigma",
+            shares="collect.noop_prob",
+        )
+        if not self.vae.updates and not self.epochs:
+            raise UserError("--vae.updates 0: V would not be trained; give updates, or --epochs")
+        for name in ("collect.noop_prob", "collect.again_noise"):
+            if not values[name]:
+                raise UserError(f"--{name.replace('_', '-')}: needs at least one value")
+        if self.evolve.basis == "pca" and (self.controller.hidden or not self.controller.bias):
+            raise UserError(
+                "--evolve.basis pca is made for one linear layer with a bias (--controller.hidden 0 "
+                "--controller.bias): take --evolve.basis plain"
+            )
         for name, high in {"vae.width": 1, "dream.temperature": 100, "vae.lr": 1, "rnn.lr": 1}.items():
             if not 0 < values[name] <= high:
                 raise UserError(f"--{name} {values[name]}: must be above 0 and at most {high}")
@@ -225,7 +241,7 @@ class Config(RunConfig):
     checkpoint_every: int = 200
     """Gradient steps between checkpoints of V and M; the controller saves every generation."""
     env_options: dict[str, int | float | bool | str] = field(default_factory=dict)
-    """Its options: --env-options.frame-skip 4 where the preset sets it, else --env-options KEY VALUE."""
+    """Its options, such as --env-options.frame-skip 4."""
     collect: CollectConfig = CollectConfig()
     vae: VAEConfig = VAEConfig()
     rnn: RNNConfig = RNNConfig()

@@ -80,7 +80,7 @@ def make_codec(space: gym.Space, kind: str = "auto") -> ActionCodec:
             )
         low, high = tuple(map(float, space.low)), tuple(map(float, space.high))
         kind = {"auto": "tanh"}.get(kind, kind)
-        if kind in ("tanh", "car"):
+        if kind == "tanh" or (kind == "car" and len(low) == 3):
             return ActionCodec(kind, len(low), low, high)
     if isinstance(space, gym.spaces.Discrete):
         kind = {"auto": "argmax"}.get(kind, kind)
@@ -90,7 +90,7 @@ def make_codec(space: gym.Space, kind: str = "auto") -> ActionCodec:
             return ActionCodec(kind, int(space.n))
     raise UserError(
         f"paper 1 cannot drive action space {space} with --controller.actions {kind}: "
-        "it takes a flat Box (car, tanh) or Discrete (argmax; thirds with 3 actions)"
+        "it takes a flat Box (tanh; car with 3 numbers) or Discrete (argmax; thirds with 3 actions)"
     )
 
 

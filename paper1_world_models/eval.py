@@ -10,7 +10,6 @@ if not __package__:  # run as a script: the repository root, not this folder, go
 
     sys.path[0] = str(pathlib.Path(__file__).resolve().parents[1])
 
-import json
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +21,7 @@ from common.errors import UserError
 from common.flags import peek
 from common.logger import read_metrics
 from common.meters import model_size_mb, parameter_counts
-from common.scripts import eval_main
+from common.scripts import eval_main, read_eval
 
 PAPER = "paper1_world_models"
 HELD_OUT = {"episodes": "100", "seed": "0"}
@@ -58,13 +57,13 @@ def report(agent, result, args) -> dict:
     if (folder / "metrics.jsonl").exists() and (gate := gate_table(folder / "metrics.jsonl")):
         entries["gate"] = gate
     if (folder / "experiment-sweep.json").exists():
-        rows = json.loads((folder / "experiment-sweep.json").read_text())["rows"]
+        rows = read_eval(folder / "experiment-sweep.json")["rows"]
         entries["sweep"] = [
             {"half_period": r["half_period"], "real": r["real"]["mean"], "dream": r["dream"]["mean"]}
             for r in rows
         ]
     if (folder / "experiment-eyes-closed.json").exists():
-        rows = json.loads((folder / "experiment-eyes-closed.json").read_text())["rows"]
+        rows = read_eval(folder / "experiment-eyes-closed.json")["rows"]
         entries["eyes"] = [
             {"eyes": r["label"], "real": r["real"]["mean"], "sd": r["real"]["sd"]} for r in rows
         ]

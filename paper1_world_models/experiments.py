@@ -33,6 +33,7 @@ import tyro
 from common.cli import run_main
 from common.errors import UserError
 from common.flags import flag_of, parse
+from common.scripts import read_eval
 from paper1_world_models.variants import FULL, check_folder, load_base, run_variant, variant_of, variants
 
 
@@ -75,7 +76,8 @@ def eyes_closed(args: Args) -> list[dict]:
         def act(self, rows, frames, params, eps, first):
             at = torch.as_tensor(rows)
             seen, _ = self.vae.encode(torch.from_numpy(frames))
-            guess = sample_next(self.rnn.predict(self.h[at]), agent.cfg.dream.temperature, generator)
+            known, cfg = self.rnn.predict(self.h[at]), agent.cfg
+            guess = sample_next(known, cfg.dream.temperature, generator, cfg.rnn.shared_pi)
             z = torch.where(torch.from_numpy(first)[:, None], seen, guess)
             h, c = self.h[at], self.c[at]
             act = self.controller.act_many(params, self.controller.feature(z, h, c))
@@ -162,13 +164,15 @@ def draw(rows: list[dict], x: str, path: Path) -> None:
     plt.close(figure)
 
 
-def base_row(base: Path) -> list[dict]:
-    """The base run's own score as the ablation's last row, where eval.py has played it."""
-    try:
-        return [{"label": FULL, "real": json.loads((base / "eval.json").read_text())["score"]}]
-    except (OSError, ValueError, KeyError):
-        print(f"no row '{FULL}': first python eval.py --checkpoint {base} --held-out")
-        return []
+def base_row(args: Args) -> list[dict]:
+    """The base run's own score as the ablation's last row, if eval.py has played these episodes."""
+    path = args.base / "eval.json"
+    found = read_eval(path) if path.exists() else {}
+    if "score" in found and (found["seed"], len(found["returns"])) == (args.seed, args.episodes):
+        return [{"label": FULL, "real": found["score"]}]
+    flags = f"--episodes {args.episodes} --seed {args.seed}"
+    print(f"no row '{FULL}': first python eval.py --checkpoint {args.base} {flags}")
+    return []
 
 
 def check_args(args: Args) -> None:
@@ -177,7 +181,7 @@ def check_args(args: Args) -> None:
     for name, value in least.items():
         if getattr(args, name) < value:
             raise UserError(f"--{flag_of(name)} {getattr(args, name)}: must be at least {value}")
-    if not args.taus or min(args.taus) <= 0:
+    if not args.taus or not all(0 < tau < float("inf") for tau in args.taus):
         raise UserError(f"--taus {' '.join(map(str, args.taus))}: must be above 0, such as 0.5 1.15")
 
 
@@ -195,7 +199,7 @@ def main(argv: list[str] | None = None) -> None:
             check_folder(args.base, folder, variant, keep)
         rows = [run_variant(args, label, *what) for label, what in planned.items()]
         if args.name == "ablation" and FULL not in planned:
-            rows += base_row(args.base)
+            rows += base_row(args)
     for row in rows:
         dream = f"   dream {row['dream']['mean']:7.1f} +- {row['dream']['sd']:6.1f}" if "dream" in row else ""
         print(f"{row['label']:<22} real {row['real']['mean']:7.1f} +- {row['real']['sd']:6.1f}{dream}")

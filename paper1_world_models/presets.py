@@ -92,9 +92,11 @@ _GYM = {  # a user's own environment, or BipedalWalker-v3 from its rendered pict
     "rnn.done_head": True,
 }
 # Every episode has clouds of its own, which are most of what differs between pictures, and random play falls
-# within about 100 steps: V needs many short episodes, or it learns the skies it saw by heart.
-_WALKER_TINY = {"collect.episodes": 150, "collect.max_steps": 100, "vae.updates": 1500}
-_WALKER_CPU = {"collect.episodes": 600, "collect.max_steps": 200, "vae.updates": 6000}
+# within about 100 steps: V needs many short episodes, or it learns the skies it saw by heart.  The walker is
+# 200 pixels of 4,096: unweighed it stays a smudge (M).  Clouds do not count as moving; they may stay rough.
+_WALKER = {"vae.foreground": "moving", "vae.foreground_weight": 20.0, "vae.gate": 0.6}
+_WALKER_TINY = {"collect.episodes": 500, "collect.max_steps": 100, "vae.updates": 8000} | _WALKER
+_WALKER_CPU = {"collect.episodes": 1000, "collect.max_steps": 200, "vae.updates": 20_000} | _WALKER
 _TOY_TINY = {
     "generations": 100,
     "collect.episodes": 1100,

@@ -92,7 +92,7 @@ class MDNRNN(nn.Module):
 
     def predict(self, hidden: Tensor) -> Prediction:
         """The distribution of the next step.  [..., D] -> Prediction"""
-        out = self.head(hidden).float()  # the head stays in float32 under mixed precision
+        out = self.head(hidden).float()  # in float32, whatever the weights are carried in
         *mixture, extra = out.split([*self.mixture_sizes, self.cfg.reward_head + self.cfg.done_head], -1)
         shape = (*hidden.shape[:-1], self.latents, self.cfg.mixtures)
         logits, mu, logsigma = (m.unflatten(-1, (-1, self.cfg.mixtures)) for m in mixture)  # [..., Z or 1, K]

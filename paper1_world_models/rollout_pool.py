@@ -1,4 +1,4 @@
-"""CarRacing games in EnvPool's threads (C++), for `--env-options render envpool`.
+"""CarRacing games in EnvPool's threads (C++), for `--env-options.render envpool`.
 
 EnvPool takes a seed only when a pool is built.  So every `reset` builds one pool for its rows, which costs
 2 ms a game, next to nothing for an episode of 1,000 steps; the pool goes when the last of its rows has been
@@ -39,7 +39,7 @@ class EnvPoolGames:
         for option in options.keys() - OPTIONS:
             if options[option] != option_defaults(CarRacingEnv)[option]:
                 told = f"EnvPool cannot do {option}={options[option]!r}"
-                raise UserError(f"{told}: leave it out, or use --env-options render fast")
+                raise UserError(f"{told}: leave it out, or use --env-options.render fast")
         check_options("fast", options["size"], "line", 1)
         self.make = load_envpool().make_gymnasium
         self.slots, self.threads = slots, threads

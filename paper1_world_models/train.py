@@ -62,6 +62,8 @@ def main(argv: list[str] | None = None) -> None:
     device = pick_device(command.config.device, command.config.threads)
     if command.resume:
         check_resume(command)
+    elif command.extra.stage == "controller":
+        raise UserError("--stage controller: of which run?  Add --resume RUN_FOLDER")
     elif command.extra.carry:
         raise UserError(f"--carry {command.extra.carry}: of which run?  Add --resume RUN_FOLDER")
     agent = new_agent(command.config, env_spec(command.config), device)
@@ -87,7 +89,8 @@ def main(argv: list[str] | None = None) -> None:
     if not finished:
         raise SystemExit(130)
     done = f"done: python eval.py --checkpoint {folder} --render"
-    print(notice or (done if has_model else f"collected: python train.py --resume {folder}"), flush=True)
+    go_on = f"stage {command.extra.stage} is done: python train.py --resume {folder} goes on"
+    print(go_on if command.extra.stage not in ("all", "controller") else notice or done, flush=True)
 
 
 def check_resume(command) -> None:

@@ -55,14 +55,14 @@ def load_base(folder: Path) -> tuple[Config, str]:
     """The base run's config and preset; UserError where it is no finished run of this paper."""
     try:
         stored = json.loads((folder / "config.json").read_text())
-        assert stored["paper"] == PAPER
-    except (OSError, ValueError, KeyError, AssertionError) as error:
-        raise UserError(
-            f"--base {folder}: not a run folder of {PAPER}; train one with train.py first"
-        ) from error
+        paper, config, preset = (stored[name] for name in ("paper", "config", "preset"))
+    except (OSError, ValueError, KeyError, TypeError):
+        paper = None
+    if paper != PAPER:
+        raise UserError(f"--base {folder}: not a run folder of {PAPER}; train one with train.py first")
     if not (folder / "state" / "rnn-00").is_dir():
         raise UserError(f"--base {folder}: M is not trained yet; finish it with train.py --resume {folder}")
-    return from_json(Config, stored["config"], str(folder / "config.json")), stored["preset"]
+    return from_json(Config, config, str(folder / "config.json")), preset
 
 
 def settings(config: dict) -> dict:
@@ -86,6 +86,8 @@ def derive_run(base: Path, folder: Path, cfg: Config, preset: str, keep: tuple[s
     check_folder(base, folder, cfg, keep)
     folder.mkdir(parents=True, exist_ok=True)
     for name in ("data", "latents"):
+        if not (base / name).is_dir():
+            raise UserError(f"--base {base}: its {name}/ is gone, and every variant learns from it")
         if not (folder / name).exists():
             os.symlink((base / name).resolve(), folder / name)
     for stage in keep:

@@ -12,7 +12,6 @@ if not __package__:  # run as a script: the repository root, not this folder, go
 
     sys.path[0] = str(pathlib.Path(__file__).resolve().parents[1])
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,7 +20,7 @@ import numpy as np
 from common.cli import VisualizeArgs, run_main
 from common.dreams import Window, free_dream, reconstruct
 from common.errors import UserError
-from common.scripts import visualize_main
+from common.scripts import read_eval, visualize_main
 
 PAPER = "paper1_world_models"
 GAP = 2  # pixels between the cells of the latent walk
@@ -165,7 +164,7 @@ def temperature_plot(agent, folder: Path, args: Args) -> Path:
 def real_score(checkpoint: Path) -> float | None:
     """The mean that eval.py wrote beside the checkpoint, if it did."""
     path = Path(checkpoint).resolve().parent / "eval.json"
-    return json.loads(path.read_text())["score"]["mean"] if path.exists() else None
+    return read_eval(path).get("score", {}).get("mean") if path.exists() else None
 
 
 def main(argv: list[str] | None = None) -> None:

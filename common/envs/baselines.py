@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from common.envs.toys import toy_scores
+from common.errors import UserError
 from common.scores import atari_game, atari_scores
 
 KINDS = ("random", "blind", "optimum", "published", "human")
@@ -86,6 +87,8 @@ def main() -> None:
     parser.add_argument("--episodes", type=int, default=30)
     parser.add_argument("--options", type=json.loads, default={}, help="as JSON: '{\"frame_skip\": 4}'")
     args = parser.parse_args()
+    if args.episodes < 2:
+        raise UserError(f"--episodes {args.episodes}: must be at least 2, for a spread")
     env = make_env(args.env, "eval", **args.options)
     rng = np.random.default_rng(0)
 
@@ -103,4 +106,6 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    from common.cli import run_main
+
+    run_main(main)

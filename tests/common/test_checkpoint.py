@@ -179,7 +179,7 @@ def test_a_disk_that_fills_at_the_last_moment(tmp_path, monkeypatch, call):
 
 def test_an_unwritable_place_and_a_failing_writer(tmp_path):
     (tmp_path / "file").touch()
-    with pytest.raises(UserError, match="--logdir"):
+    with pytest.raises(UserError, match="choose another place"):
         save_file(tmp_path / "file" / "model.pt", {})
     with pytest.raises(ZeroDivisionError), atomic_write(tmp_path / "other") as file:
         file.write(b"half")

@@ -169,6 +169,14 @@ def test_minecraft_and_voxel_say_what_comes_instead():
         ("CartPole-v1", {"frame_skip": 4}, "CartPole-v1 does not take these options"),
         ("MiniGrid-Empty-5x5-v0", {"view": "top"}, "partial or full"),
         ("nosuch_module:Env-v0", {}, "module 'nosuch_module' cannot be imported"),
+        ("toy_dodge", {"gap": "abc"}, "option gap is a number, not 'abc'"),
+        ("toy_dodge", {"gap": 9999}, "option gap 9999: must be from 10 to 64"),
+        ("toy_catch", {"grid": "abc"}, "option grid is a value like 5, not 'abc'"),
+        ("CartPole-v1", {"size": "abc"}, "option size is a number"),
+        ("dmc_walker_walk", {"action_repeat": 0}, "option action_repeat 0: must be from 1"),
+        ("doom_takecover", {"skill": 9}, "option skill 9: must be from 1 to 5"),
+        ("atari_pong", {"sticky": 7}, "option sticky 7: must be from 0 to 1"),
+        ("atari_pong", {"gray": 3}, "option gray is a value like False, not 3"),
     ],
 )
 def test_bad_options_are_one_line(name, options, text):

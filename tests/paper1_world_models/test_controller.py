@@ -67,6 +67,7 @@ def test_codecs_round_trip(space, kind, size):
         (spaces.Discrete(4), "thirds"),
         (spaces.Box(-np.inf, np.inf, (2,)), "auto"),
         (spaces.Discrete(4), "car"),
+        (spaces.Box(-1, 1, (4,)), "car"),
     ],
 )
 def test_spaces_it_cannot_drive(space, kind):

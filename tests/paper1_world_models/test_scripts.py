@@ -112,6 +112,10 @@ def test_from_command_line_to_pictures(tmp_path, small_flags):
         "temperature_score.png",
     ):
         assert (run / "videos" / name).stat().st_size > 0, name
+    for line in ("eval.py --checkpoint model.pt --episodes 10 --render", "visualize.py --num-dreams 5"):
+        done = script(*line.split())  # the link in this folder, to the newest run
+        assert done.returncode == 0, done.stderr
+    assert json.loads((run / "eval.json").read_text())["score"]["episodes"] == 10
     done = script("experiments.py", "cheat", "--base", str(run), "--episodes", "2", "--generations", "1")
     assert done.returncode == 0, done.stderr
     assert len(json.loads((run / "experiment-cheat.json").read_text())["rows"]) == 2
