@@ -12,6 +12,7 @@ from common.agent import Agent, load_agent
 from common.checkpoint import load_file, save_file
 from common.env_wrapper import EnvSpec
 from common.errors import UserError
+from common.replay_buffer import ReplayBuffer
 from common.seeding import seed_everything
 from common.spaces import Spaces
 from paper4_dreamerv3.agent import DreamerV3Agent, Memory
@@ -306,9 +307,18 @@ SMALL_RUN = (
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
-    """The folder of a run of 120 decisions."""
-    folder = tmp_path_factory.mktemp("run") / "whole"
-    main([*SMALL_RUN, "--steps", "120", "--logdir", str(folder)])
+    """The folder of a run of 120 decisions; every update writes its latents back."""
+    folder, written = tmp_path_factory.mktemp("run") / "whole", []
+    update = ReplayBuffer.update
+
+    def note(replay, ids, values):
+        written.append((ids.shape, sorted(values)))
+        update(replay, ids, values)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ReplayBuffer, "update", note)
+        main([*SMALL_RUN, "--steps", "120", "--logdir", str(folder)])
+    assert written == [((4, 8), ["deter", "stoch"])] * 89
     return folder
 
 

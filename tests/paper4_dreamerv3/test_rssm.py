@@ -109,7 +109,7 @@ def test_actions_beyond_one_are_brought_back_and_the_divisor_has_no_gradient():
     rssm = make_rssm()
     act = torch.tensor([[5.0, 0.3], [-2.0, -0.3]], requires_grad=True)
     cut = torch.tensor([[1.0, 0.3], [-1.0, -0.3]], requires_grad=True)
-    ours, theirs = rssm.act_input(act), rssm.act_input(cut)
+    ours, theirs = rssm.act_input(act), rssm.in_act(cut)
     torch.testing.assert_close(ours, theirs)
     mix = torch.randn(2, U)
     (got,), (full,) = (torch.autograd.grad((y * mix).sum(), a) for y, a in ((ours, act), (theirs, cut)))
