@@ -72,7 +72,8 @@ def parse_train(
     """Parse train.py's command line (None: sys.argv).  Raises UserError; `--help` prints and exits 0.
 
     dotted_aliases: short names of config fields, {"epochs": "vae.epochs"}.  extra: a dataclass of flags that
-    are not part of the config.  variants: named sets of overrides with a flag each, {"size": {"12m": {...}}}.
+    are not part of the config.  variants: named sets of overrides with a flag each, {"size": {"12M": {...}}},
+    or what gives them: (env, preset) -> overrides.
     paper: its folder; a run of another one is refused.
     """
     aliases, variants = dotted_aliases or {}, variants or {}
@@ -131,8 +132,9 @@ def _fresh(
         if (name := peek(argv, flag)) is not None:
             if name not in choices:
                 raise UserError(f"--{flag} {name}: must be one of {', '.join(choices)}")
-            base = override(base, choices[name])
-            layers.append(Layer(f"{flag} {name}", dict(choices[name])))
+            values = choices[name](base.env, preset) if callable(choices[name]) else choices[name]
+            base = override(base, values)
+            layers.append(Layer(f"{flag} {name}", dict(values)))
     return base, preset, layers, notices
 
 

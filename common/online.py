@@ -41,7 +41,8 @@ class Paper:
     published: Callable[[Any, Any], Mapping[str, int] | None] = lambda cfg, spaces: None  # parameter counts
     variants: Mapping[str, Mapping[str, Any]] | None = None
     title: str = ""  # how common/envs/scores.json names it: DreamerV2
-    schedule: Callable[[Any, int], int] | None = None  # (cfg, policy steps) -> updates; None: train_every
+    # (cfg, policy steps, those of the prefill) -> updates until then; None: by prefill and train_every
+    schedule: Callable[[Any, int, int], int] | None = None
     multi: bool = False  # takes MultiDiscrete actions
 
 

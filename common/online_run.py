@@ -133,7 +133,7 @@ class OnlineRun:
         if frames < cfg.prefill:
             return 0
         if self.paper.schedule is not None:
-            return self.paper.schedule(cfg, frames // self.repeat)
+            return self.paper.schedule(cfg, frames // self.repeat, cfg.prefill // self.repeat)
         return cfg.pretrain + (frames - cfg.prefill) // cfg.train_every * cfg.train_updates
 
     def updates_due(self) -> range:

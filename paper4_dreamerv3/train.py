@@ -16,7 +16,8 @@ if not __package__:  # run as a script: the repository root, not this folder, go
 from typing import TYPE_CHECKING
 
 from common.online import OnlineRun, Paper, online_main, run_main
-from paper4_dreamerv3.config import PRESETS, PROFILES, SIZES, SUITES, Config
+from paper4_dreamerv3.config import Config
+from paper4_dreamerv3.presets import PRESETS, PROFILES, SIZES, SUITES
 
 if TYPE_CHECKING:
     import torch
@@ -164,10 +165,10 @@ def make_agent(cfg: Config, spec, spaces, device):
     return DreamerV3Agent(cfg, spec, spaces, device)
 
 
-def schedule(cfg: Config, policy_steps: int) -> int:
-    """Updates that the train ratio wants by then; the first as soon as one batch of rows is there."""
+def schedule(cfg: Config, policy_steps: int, prefill: int) -> int:
+    """Updates that the train ratio wants by then; the first when prefill and one batch of rows are there."""
     rows = cfg.replay.batch * cfg.replay.length
-    first = max(cfg.num_envs * (cfg.replay.length + 1), rows)
+    first = max(prefill, cfg.num_envs * (cfg.replay.length + 1), rows)
     return 0 if policy_steps < first else 1 + int((policy_steps - first) * cfg.train_ratio / rows)
 
 
@@ -178,7 +179,7 @@ PAPER = Paper(
     "toy_catch",
     make_agent,
     train,
-    variants={"size": SIZES, "profile": PROFILES},
+    variants={"profile": PROFILES, "size": SIZES},
     title="DreamerV3",
     schedule=schedule,
     multi=True,

@@ -13,7 +13,8 @@ from common.faults import NonFiniteGuard
 from common.seeding import seed_everything
 from common.spaces import Spaces
 from paper4_dreamerv3.agent import DreamerV3Agent
-from paper4_dreamerv3.config import PRESETS, Config
+from paper4_dreamerv3.config import Config
+from paper4_dreamerv3.presets import PRESETS
 from paper4_dreamerv3.train import Learner
 
 LINK = Path(__file__).parents[2] / "paper4_dreamerv3" / "model.pt"

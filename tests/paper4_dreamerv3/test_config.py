@@ -8,8 +8,8 @@ from common.config import fields_of, override, resolve
 from common.env_wrapper import EnvSpec
 from common.errors import UserError
 from common.spaces import Spaces
-from paper4_dreamerv3.config import PRESETS, PROFILES, SIZES, SUITES
 from paper4_dreamerv3.networks import image_shape
+from paper4_dreamerv3.presets import PRESETS, PROFILES, SIZES, SUITES
 from paper4_dreamerv3.world_model import WorldModel
 
 EVERYWHERE = {  # one set of numbers for all tasks: that is the paper's claim
@@ -104,6 +104,35 @@ def test_gamma():
     assert PRESETS["paper"].gamma == pytest.approx(0.996997, abs=1e-6)
 
 
+def told(profile: str, env: str, preset: str) -> dict:
+    """What a profile sets."""
+    values = PROFILES[profile]
+    return values(env, preset) if callable(values) else values
+
+
+@pytest.mark.parametrize(
+    "profile, env, preset, values",
+    [
+        ("ours", "atari_pong", "atari100k", (256, 256, None)),
+        ("head", "atari_pong", "atari100k", (256, 256, None)),
+        ("nature", "atari_pong", "atari100k", (256, 128, None)),
+        ("paper_v2", "atari_pong", "atari100k", (256, 128, None)),
+        ("ours", "dmc_walker_walk", "dmc_proprio", (64, 1024, 1)),
+        ("head", "dmc_walker_walk", "dmc_proprio", (64, 1024, 1)),
+        ("nature", "dmc_walker_walk", "dmc_proprio", (64, 1024, 1)),
+        ("paper_v2", "dmc_walker_walk", "dmc_proprio", (256, 512, 2)),
+        ("ours", "dmc_walker_walk", "paper", (256, 256, 1)),
+        ("head", "dmc_walker_walk", "paper", (1024, 256, 1)),
+        ("nature", "dmc_walker_walk", "paper", (1024, 256, 1)),
+        ("paper_v2", "dmc_walker_walk", "paper", (256, 512, 2)),
+    ],
+)
+def test_profiles_own_size_ratio_and_repeat_where_the_papers_disagree(profile, env, preset, values):
+    """The last three rows of the sheet's table: hidden width, rows per step, action repeat."""
+    cfg = override(resolve(PRESETS, SUITES, preset, env)[0], told(profile, env, preset))
+    assert (cfg.units, cfg.train_ratio, cfg.env_options.get("action_repeat")) == values
+
+
 @pytest.mark.parametrize(
     "profile, cnn, unimix, contdisc, beta2",
     [
@@ -114,7 +143,7 @@ def test_gamma():
     ],
 )
 def test_profiles(profile, cnn, unimix, contdisc, beta2):
-    cfg = override(PRESETS["paper"], PROFILES[profile])
+    cfg = override(PRESETS["paper"], told(profile, "crafter_reward", "paper"))
     cfg.check()
     assert cfg.behaviour.root_cont == "pred"
     found = cfg.conv.cnn, cfg.actor.unimix, cfg.model.contdisc, cfg.beta2

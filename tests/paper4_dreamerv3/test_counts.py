@@ -7,7 +7,7 @@ from common.config import override
 from common.meters import parameter_counts
 from common.spaces import Spaces
 from paper4_dreamerv3.actor_critic import Actor
-from paper4_dreamerv3.config import PRESETS, SIZES
+from paper4_dreamerv3.presets import PRESETS, SIZES
 from paper4_dreamerv3.world_model import NumberHead, WorldModel
 
 RGB, GRAY = {"image": (64, 64, 3)}, {"image": (96, 96, 1)}

@@ -7,7 +7,7 @@ from torch.distributions import kl_divergence
 
 from common.config import override
 from common.spaces import Spaces
-from paper4_dreamerv3.config import PRESETS
+from paper4_dreamerv3.presets import PRESETS
 from paper4_dreamerv3.rssm import Categorical, State
 from paper4_dreamerv3.world_model import WorldModel
 

@@ -14,7 +14,7 @@ from common.replay_buffer import ReplayBuffer
 from common.seeding import seed_everything
 from common.spaces import Spaces
 from paper4_dreamerv3.agent import DreamerV3Agent
-from paper4_dreamerv3.config import PRESETS
+from paper4_dreamerv3.presets import PRESETS
 from paper4_dreamerv3.sampler import sample
 from paper4_dreamerv3.train import Learner
 

@@ -8,7 +8,7 @@ from common.env_wrapper import EnvSpec
 from common.replay_buffer import ReplayBuffer
 from common.spaces import Spaces
 from paper4_dreamerv3.agent import UNKNOWN, DreamerV3Agent
-from paper4_dreamerv3.config import PRESETS
+from paper4_dreamerv3.presets import PRESETS
 from paper4_dreamerv3.sampler import sample
 from paper4_dreamerv3.train import Learner, schedule
 
@@ -177,7 +177,7 @@ def test_what_is_not_finite_is_not_stored(small):
 def test_a_thousand_decisions_are_500_updates_at_ratio_512():
     cfg = PRESETS["paper"]
     assert cfg.train_ratio == 512 and cfg.replay.batch * cfg.replay.length == 1024
-    updates = [schedule(cfg, step) for step in range(5_000)]
+    updates = [schedule(cfg, step, 0) for step in range(5_000)]
     assert updates[1_023] == 0 and updates[1_024] == 1  # the first batch of rows is one update
     for start in (1_024, 2_000, 3_999):
         assert abs(updates[start + 1_000] - updates[start] - 500) <= 1
@@ -187,10 +187,16 @@ def test_a_thousand_decisions_are_500_updates_at_ratio_512():
 @pytest.mark.parametrize("ratio, per_step", [(32, 1 / 32), (1024, 1.0), (3000, 3000 / 1024)])
 def test_fractions_of_updates_carry_over(small, ratio, per_step):
     more = {"train_ratio": float(ratio), "replay.batch": 16, "replay.length": 64}
-    counts = [schedule(small(**more), step) for step in (2_000, 12_000)]
+    counts = [schedule(small(**more), step, 0) for step in (2_000, 12_000)]
     assert counts[1] - counts[0] == pytest.approx(10_000 * per_step, abs=1)
 
 
 def test_with_many_envs_each_has_a_sequence_before_the_first_update(small):
     more = {"num_envs": 16, "replay.batch": 4, "replay.length": 64}
-    assert [schedule(small(**more), step) for step in (16 * 65 - 1, 16 * 65)] == [0, 1]
+    assert [schedule(small(**more), step, 0) for step in (16 * 65 - 1, 16 * 65)] == [0, 1]
+
+
+def test_random_play_comes_before_the_ratio_counts(small):
+    """Else hundreds of updates would fall due at once when it ends."""
+    more = {"train_ratio": 64.0, "replay.batch": 8, "replay.length": 16}
+    assert [schedule(small(**more), step, 500) for step in (499, 500, 502, 504)] == [0, 1, 2, 3]
