@@ -1,8 +1,9 @@
-"""One update of DreamerV1 or V2, taken apart by the clock; and a port's beside it.  For dreamer_update.py.
+"""One update of DreamerV1, V2 or V3, taken apart by the clock; a port's beside it.  For dreamer_update.py.
 
 The update's code is what training runs: the clocks are read when its world model's optimiser has stepped,
 and before and after it calls `imagine`.  What is left is actor-critic: the heads on the dream, returns, both
-steps, and where the actor learns through the dynamics the gradient through the dream.
+steps, and where the actor learns through the dynamics the gradient through the dream.  V3 has one backward
+pass and one step for everything: there the world model's part is its forward pass, and the rest has both.
 """
 
 import json
@@ -26,6 +27,7 @@ from common.env_wrapper import EnvSpec
 from common.errors import UserError
 from common.faults import NonFiniteGuard
 from common.spaces import Spaces
+from paper4_dreamerv3.presets import SIZES
 
 
 @dataclass(frozen=True)
@@ -39,11 +41,14 @@ class Case:
     changes: dict = field(default_factory=dict)
     updates: int = 1  # of one measurement
     port: str = ""  # the same in sheeprl
-    recorded: float = 0.0  # its CPU-seconds on another machine
+    recorded: float = 0.0  # CPU-seconds of the best port on another machine
+    recorded_of: str = "sheeprl"
 
 
-V1, V2 = "paper2_dreamerv1", "paper3_dreamerv2"
+V1, V2, V3 = "paper2_dreamerv1", "paper3_dreamerv2", "paper4_dreamerv3"
 WALKER, PONG = Spaces({"image": (64, 64, 3)}, 6, False), Spaces({"image": (64, 64, 1)}, 18, True)
+PROPRIO, FOUR = Spaces({"vector": (24,)}, 6, False), Spaces({"image": (64, 64, 3)}, 4, True)
+TINY_V3 = {"behaviour.horizon": 8, "behaviour.imag_last": 0}  # as the ports were measured
 RECORDED_RATE = 98.0  # GFLOP/s of a quiet core of the machine where `recorded` was measured
 CASES = {
     "DreamerV1 tiny": Case(V1, "tiny", "toy_point", Spaces({"image": (32, 32, 3)}, 2, False), updates=10),
@@ -53,6 +58,18 @@ CASES = {
     ),
     "DreamerV2 4 x 50": Case(
         V2, "paper", "atari_pong", PONG, {"replay.batch": 4}, port="dreamer_v2", recorded=5.08
+    ),
+    "DreamerV3 tiny": Case(
+        *(V3, "tiny", "toy_catch", Spaces({"image": (32, 32, 1)}, 4, True), TINY_V3),
+        updates=10,
+        recorded=0.262,
+        recorded_of="r2dreamer",
+    ),
+    "DreamerV3 1M proprio": Case(
+        *(V3, "paper", "dmc_walker_walk", PROPRIO, SIZES["1M"]), recorded=1.20, recorded_of="danijar JAX"
+    ),
+    "DreamerV3 1M pixels": Case(
+        *(V3, "paper", "crafter_reward", FOUR, SIZES["1M"]), recorded=5.21, recorded_of="r2dreamer"
     ),
 }
 CPU_WAYS = {"eager": {"precision": "fp32"}, "compiled": {"precision": "fp32", "compile": True}}
@@ -69,7 +86,8 @@ class Subject:
     def __init__(self, case: Case, way: dict, device: str = "cpu"):
         train = import_module(f"{case.paper}.train")
         cfg, _ = resolve(train.PRESETS, train.SUITES, case.preset, case.env)
-        cfg = override(cfg, {"behaviour.warmup": 0, **case.changes, **way})
+        at_once = {} if case.paper == V3 else {"behaviour.warmup": 0}
+        cfg = override(cfg, {**at_once, **case.changes, **way})
         self.device, self.updates, self.precision = torch.device(device), case.updates, cfg.precision
         agent = train.make_agent(cfg, EnvSpec(case.env, cfg.env_options), case.spaces, self.device)
         self.agent, self.guard = agent, NonFiniteGuard()
@@ -78,6 +96,12 @@ class Subject:
         self.args = (random_batch(cfg.replay.batch, cfg.replay.length, case.spaces, self.device),)
         if case.paper == V2:
             self.args += (0,)  # policy steps so far, for its schedules
+        if case.paper == V3:  # the latents before the first row
+            start = agent.model.rssm.initial(cfg.replay.batch)
+            self.args[0].update(deter=start.deter, stoch=start.stoch)
+            self.first = agent.model, "loss"
+        else:
+            self.first = self.learner.optimizers["model"], "step"
         self.parameters = sum(p.numel() for net in agent.parts().values() for p in net.parameters())
 
     def update(self) -> None:
@@ -94,10 +118,10 @@ class Subject:
     def measure(self) -> np.ndarray:
         """CPU-seconds and seconds of world model, imagination, actor-critic in one update.  [3, 2]"""
         marks: list[list[float]] = []
-        step, imagine = self.learner.optimizers["model"].step, self.behaviour.imagine
+        first, imagine = getattr(*self.first), self.behaviour.imagine
 
-        def marked_step(*args):
-            result = step(*args)
+        def marked_first(*args):
+            result = first(*args)
             marks.append(self.clocks())
             return result
 
@@ -108,7 +132,7 @@ class Subject:
             return result
 
         with (
-            patch.object(self.learner.optimizers["model"], "step", marked_step),
+            patch.object(*self.first, marked_first),
             patch.object(self.behaviour, "imagine", marked_imagine),
         ):
             for _ in range(self.updates):
@@ -139,12 +163,18 @@ class Subject:
 
 
 def random_batch(B: int, T: int, spaces: Spaces, device: torch.device) -> dict[str, torch.Tensor]:
-    """What the samplers of both papers return.  [B, T, ...]"""
+    """What the samplers of the papers return.  [B, T, ...]"""
     act = torch.randint(spaces.act, (B, T)) if spaces.discrete else torch.rand(B, T, spaces.act) * 2 - 1
-    batch = {key: torch.randint(256, (B, T, *shape), dtype=torch.uint8) for key, shape in spaces.obs.items()}
+    batch = {
+        key: torch.randint(256, (B, T, *shape), dtype=torch.uint8)
+        if key in spaces.images
+        else torch.randn(B, T, *shape)
+        for key, shape in spaces.obs.items()
+    }
     batch["is_first"] = (torch.arange(T) == 0).expand(B, T)
     batch["prev_act"] = spaces.encode(act) * (~batch["is_first"])[..., None]
-    batch |= {"rew": torch.randn(B, T), "is_terminal": torch.zeros(B, T, dtype=torch.bool)}
+    batch |= {name: torch.zeros(B, T, dtype=torch.bool) for name in ("is_last", "is_terminal")}
+    batch["rew"] = torch.randn(B, T)
     return {key: value.to(device) for key, value in batch.items()}
 
 

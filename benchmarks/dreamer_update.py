@@ -1,9 +1,10 @@
-"""Milliseconds per update of DreamerV1 and V2, eager and compiled, against the machine's speed and a port.
+"""Milliseconds per update of the three Dreamers, eager and compiled, against the machine's speed and a port.
 
     python -m benchmarks.dreamer_update [--peers PYTHON] [--quick]      about 10 minutes on two idle cores
 
-Sizes: the tiny presets, and the papers' networks with V1 10 x 50 (6 continuous actions, 64 x 64 x 3) and V2
-4 x 50 (18 discrete actions, 64 x 64 gray), on random batches; replay, environments and logging are left out.
+Sizes: the tiny presets, and the papers' networks with V1 10 x 50 (6 continuous actions, 64 x 64 x 3), V2
+4 x 50 (18 discrete actions, 64 x 64 gray) and V3 at 1M 16 x 64 (vectors of 24 and 6 continuous actions;
+64 x 64 x 3 and 4 discrete ones), on random batches; replay, environments and logging are left out.
 dreamer_subjects.py says how an update is split.  FLOP are those of products and convolutions, forward and
 backward, counted by torch; over the rate of a product of matrices (sgemm) that is timed beside each
 measurement they give the time below which nothing gets.  One thread; all subjects in turns, medians of the
@@ -14,6 +15,7 @@ import importlib.util
 import json
 import os
 import platform
+import re
 import sys
 from dataclasses import dataclass, replace
 from importlib.metadata import version
@@ -56,8 +58,8 @@ def subjects(quick: bool) -> dict[str, Subject]:
     found = {}
     for name, case in CASES.items():
         if quick:
-            case = replace(case, updates=1, changes={"replay.batch": 1, "replay.length": 2})
-            name = name.split()[0] + (" tiny" if case.preset == "tiny" else "") + " 1 x 2"
+            case = replace(case, updates=1, changes=case.changes | {"replay.batch": 1, "replay.length": 2})
+            name = re.sub(r" \d+ x \d+", "", name) + " 1 x 2"
         for way, changes in CPU_WAYS.items():
             if not (quick and way == "compiled"):
                 found[f"{name}, {way}"] = Subject(case, changes)
@@ -143,7 +145,7 @@ def port_rows(ours: dict[str, dict], theirs: dict[str, Port], spans: dict) -> di
         elif case.recorded and eager:
             cpu = 1000 * case.recorded * RECORDED_RATE / eager["gemm_gflops"]
             source = f"recorded: {case.recorded} CPU-s where sgemm does {RECORDED_RATE:.0f} GFLOP/s, scaled"
-            rows[f"{name}, sheeprl ({source})"] = {"cpu_ms": round(cpu, 1)}
+            rows[f"{name}, {case.recorded_of} ({source})"] = {"cpu_ms": round(cpu, 1)}
             eager["of_port"] = round(eager["cpu_ms"] / cpu, 2)
     return rows
 
