@@ -246,7 +246,6 @@ PLOTS: dict[str, Plot] = {
             "label": ("tiny", "horizon 5", "horizon 15", "horizon 30"),
         },
         "Paper 2 on toy_point: horizon (tiny: 10)",
-        x=Column("CPU seconds", "cpu_s"),
         baselines=("random", "optimum"),
     ),
     "paper2-balance": Plot(
