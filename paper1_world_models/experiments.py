@@ -168,7 +168,8 @@ def base_row(args: Args) -> list[dict]:
     """The base run's own score as the ablation's last row, if eval.py has played these episodes."""
     path = args.base / "eval.json"
     found = read_eval(path) if path.exists() else {}
-    if "score" in found and (found["seed"], len(found["returns"])) == (args.seed, args.episodes):
+    played = found.get("seed"), len(found.get("returns", ()))
+    if "score" in found and played == (args.seed, args.episodes):
         return [{"label": FULL, "real": found["score"]}]
     flags = f"--episodes {args.episodes} --seed {args.seed}"
     print(f"no row '{FULL}': first python eval.py --checkpoint {args.base} {flags}")

@@ -89,8 +89,9 @@ def main(argv: list[str] | None = None) -> None:
     if not finished:
         raise SystemExit(130)
     done = f"done: python eval.py --checkpoint {folder} --render"
-    go_on = f"stage {command.extra.stage} is done: python train.py --resume {folder} goes on"
-    print(go_on if command.extra.stage not in ("all", "controller") else notice or done, flush=True)
+    early = command.extra.stage not in ("all", "controller")
+    go_on = f"stage {command.extra.stage} ended: python train.py --resume {folder} goes on"
+    print(go_on if early else notice or done, flush=True)
 
 
 def check_resume(command) -> None:

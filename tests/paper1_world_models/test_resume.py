@@ -77,7 +77,8 @@ def test_a_stopped_run_says_so_and_a_collected_one_has_no_model(tmp_path, monkey
     save_config(tmp_path, small(iterations=2), paper="paper1_world_models", preset="tiny")
     main(["--resume", str(tmp_path), "--stage", "collect"])  # of two passes: only the first can be collected
     out = capsys.readouterr().out
-    assert "done:" not in out and "collected" in out and not (tmp_path / "model.pt").exists()
+    assert "done:" not in out and "stage collect ended: python train.py --resume" in out
+    assert not (tmp_path / "model.pt").exists()
     monkeypatch.setattr("common.faults.SignalGuard", Stopping)
     with pytest.raises(SystemExit) as stop:
         main(["--resume", str(tmp_path)])
@@ -153,7 +154,12 @@ def test_variants_of_other_settings_are_not_taken_over(base):
 
 def test_the_ablation_has_four_rows(base, small):
     command = ["ablation", "--base", str(base), "--episodes", "2"]
-    (base / "eval.json").write_text(json.dumps({"score": {"mean": 7.0, "sd": 1.0}}))
+    other = {"score": {"mean": 8.0, "sd": 1.0}, "seed": 5, "returns": [8.0, 8.0]}
+    (base / "eval.json").write_text(json.dumps(other))  # of other episodes than the variants play
+    experiments.main(command)
+    assert len(json.loads((base / "experiment-ablation.json").read_text())["rows"]) == 3
+    own = {"score": {"mean": 7.0, "sd": 1.0}, "seed": 0, "returns": [7.0, 7.0]}
+    (base / "eval.json").write_text(json.dumps(own))
     experiments.main(command)
     rows = json.loads((base / "experiment-ablation.json").read_text())["rows"]
     labels = [row["label"] for row in rows]

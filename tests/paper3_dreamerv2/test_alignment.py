@@ -44,7 +44,7 @@ def replay() -> tuple[ReplayBuffer, Spaces]:
     collector = Collector(envs, replay, 1, seed=0)
     collector.begin(0)
     for _ in range(200):
-        collector.step(lambda obs: spaces.random(rng, 2))
+        collector.step(lambda obs: (spaces.random(rng, 2), {}))
     collector.end_episodes()
     return replay, spaces
 
