@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from common.evaluate import numbers
 from common.seeding import derive
 
 if TYPE_CHECKING:
@@ -33,9 +34,9 @@ class Collector:
         replay: ReplayBuffer,
         frames_per_step: int,
         seed: int,
-        on_episode: Callable[[float, int], None] = lambda ret, length: None,
+        on_episode: Callable[[float, int, dict[str, float]], None] = lambda ret, length, told: None,
     ):
-        """on_episode(return, length in policy steps) is called for every episode that ended by itself."""
+        """on_episode(return, length in policy steps, numbers in its last info): when one ended by itself."""
         self.envs, self.replay, self.frames_per_step, self.seed = envs, replay, frames_per_step, seed
         self.on_episode = on_episode
         self.policy_steps = 0
@@ -63,7 +64,7 @@ class Collector:
         act = np.asarray(act)
         self._store(act, np.arange(self.num), more)
         over = self.is_last
-        obs, rew, terminated, truncated, _ = self.envs.step(act)
+        obs, rew, terminated, truncated, info = self.envs.step(act)
         self.obs = obs
         self.rew = np.where(over, 0, rew).astype(np.float32)
         self.is_first = over
@@ -72,7 +73,7 @@ class Collector:
         self.policy_steps += int((~over).sum())
         self.returns, self.lengths = self.returns + rew * ~over, self.lengths + ~over
         for i in np.flatnonzero(self.is_last):
-            self.on_episode(float(self.returns[i]), int(self.lengths[i]))
+            self.on_episode(float(self.returns[i]), int(self.lengths[i]), dict(numbers(info, i)))
             self.returns[i], self.lengths[i] = 0.0, 0
 
     def end_episodes(self) -> None:

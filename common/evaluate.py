@@ -135,7 +135,7 @@ def play(
                 recorder.forget(k)
                 queue.insert(0, k)
                 continue
-            for name, value in _numbers(info, i):
+            for name, value in numbers(info, i):
                 infos[name][k] = value
             ended += 1
             if progress:
@@ -151,10 +151,12 @@ def resets_one_by_one(envs: VectorEnv) -> bool:
     return isinstance(base, SyncVectorEnv | AsyncVectorEnv) or getattr(base, "resets_one_by_one", False)
 
 
-def _numbers(info: dict, i: int) -> list[tuple[str, float]]:
-    """The entries of env i in a vector env's info that are single numbers."""
+def numbers(info: dict, i: int) -> list[tuple[str, float]]:
+    """The entries of env i in a vector env's info that are single numbers; those in dicts as dict/name."""
     found = []
     for name, value in info.items():
+        if isinstance(value, dict):
+            found += [(f"{name}/{key}", number) for key, number in numbers(value, i)]
         if name.startswith("_") or not isinstance(value, np.ndarray) or value.ndim != 1:
             continue
         if value.dtype.kind in "biuf" and info.get(f"_{name}", np.ones(len(value), bool))[i]:

@@ -252,5 +252,6 @@ class OnlineRun:
         act, self.memory = self.agent.act(obs, self.memory, explore=True)
         return act, self.agent.pack(self.memory.state) if self.keeps_latents else {}
 
-    def _on_episode(self, ret: float, length: int) -> None:
-        self.log.episode(self.frames, ret, length)
+    def _on_episode(self, ret: float, length: int, told: Mapping[str, float]) -> None:
+        kept = {f"episode/{name}": value for name, value in told.items() if name.startswith("achievements/")}
+        self.log.episode(self.frames, ret, length, **kept)

@@ -1,7 +1,7 @@
 """Play episodes with a trained agent: `python eval.py --checkpoint model.pt --episodes 10 --render`.
 
-Actions and latents are draws, as the papers have it; `--actor.eval_action mode` is a matter of training's
-config.  What published tables are made of is training episodes, see `python -m common.scores --help`.
+Actions and latents are draws, as in the papers; a run with `--actor.eval-action mode` plays the likeliest.
+`python eval.py --report RUN [RUN ...]` plays nothing: it makes the papers' tables out of training's logs.
 """
 
 if not __package__:  # run as a script: the repository root, not this folder, goes on the path
@@ -10,7 +10,11 @@ if not __package__:  # run as a script: the repository root, not this folder, go
 
     sys.path[0] = str(pathlib.Path(__file__).resolve().parents[1])
 
+import sys
+from pathlib import Path
+
 from common.cli import run_main
+from common.errors import UserError
 from common.scripts import eval_main
 
 PAPER = "paper4_dreamerv3"
@@ -29,6 +33,14 @@ def report(agent, result, args) -> dict:
 
 def main(argv: list[str] | None = None) -> None:
     """The command line."""
+    words = sys.argv[1:] if argv is None else argv
+    if words[:1] == ["--report"]:
+        if len(words) < 2 or any(word.startswith("-") for word in words[1:]):
+            raise UserError("--report takes run folders and nothing else: eval.py --report RUN [RUN ...]")
+        from paper4_dreamerv3.report import report as table
+
+        print("\n".join(table(Path(word) for word in words[1:])))
+        return
     eval_main(argv, PAPER, report=report)
 
 

@@ -34,7 +34,9 @@ class Player:
         return self.rng.integers(1, 5, self.num), {}
 
 
-def make(num: int, repeat: int = 1, on_episode=lambda ret, length: None) -> tuple[Collector, ReplayBuffer]:
+def make(
+    num: int, repeat: int = 1, on_episode=lambda ret, length, told: None
+) -> tuple[Collector, ReplayBuffer]:
     envs = counting_envs(num, Laps)
     replay = ReplayBuffer(3_000, Spaces.of(envs).fields(), num)
     return Collector(envs, replay, repeat, SEED, on_episode), replay
@@ -111,7 +113,7 @@ def test_is_first_tells_the_policy_where_games_begin():
 
 def test_frames_count_steps_and_not_resets():
     told = []
-    collector, replay = make(3, repeat=4, on_episode=lambda ret, length: told.append((ret, length)))
+    collector, replay = make(3, repeat=4, on_episode=lambda ret, length, info: told.append((ret, length)))
     collector.begin(0)
     player = Player(3)
     for _ in range(40):
