@@ -22,6 +22,7 @@ from gymnasium.vector import AutoresetMode, SyncVectorEnv, VectorEnv
 
 from common.envs import headless
 from common.envs.baselines import lookup
+from common.envs.option_values import check_values
 from common.envs.wrappers import OBS, plain_actions, plain_vector_actions
 from common.errors import UserError
 
@@ -51,11 +52,6 @@ SUITES = {  # suite -> (what its names look like, its file in common/envs); the 
     "voxel": (r"voxel_.*", "voxel_ids"),
     "doom": (r"doom_.*", "doom"),
     "gym": (r".*", "gym_ids"),
-}
-RANGES = {  # of options, where their suites have them
-    **dict.fromkeys(("frame_skip", "action_repeat"), (1, 1_000)),
-    **dict.fromkeys(("limit", "time_limit", "max_steps"), (1, 10**9)),
-    **{"size": (8, 1_024), "sticky": (0, 1), "skill": (1, 5), "noop_max": (0, 10_000), "gap": (10, 64)},
 }
 _PIP = {"ale_py": "ale-py", "dm_control": "dm-control", "Box2D": "'gymnasium[box2d]'", "pygame": "pygame-ce"}
 
@@ -207,20 +203,6 @@ def _prepare(name: str, mode: str, obs: str, options: dict) -> tuple[str, Module
     options = _of_mode(options, mode)
     check_values(name, options, allowed)
     return name, adapter, options
-
-
-def check_values(name: str, options: dict[str, Any], defaults: dict[str, Any]) -> None:
-    """UserError for a value of another kind than the option's default, or out of its range."""
-    for option, value in options.items():
-        like, (low, high) = defaults.get(option), RANGES.get(option, (None, None))
-        number = low is not None or isinstance(like, float)
-        kinds = (int, float) if number else (type(like),)
-        known = like is not None or (number and value is not None)
-        if known and (type(value) not in kinds):
-            told = "a number" if number else f"a value like {like!r}"
-            raise UserError(f"{name}: option {option} is {told}, not {value!r}")
-        if low is not None and value is not None and not low <= value <= high:
-            raise UserError(f"{name}: option {option} {value}: must be from {low} to {high}")
 
 
 def _of_mode(options: dict[str, Any], mode: str) -> dict[str, Any]:

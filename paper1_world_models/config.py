@@ -3,6 +3,7 @@
 Sources: P = the article's text and appendix, H = the authors' released code and logs, M = measured here.
 """
 
+import math
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -188,16 +189,7 @@ class Config(RunConfig):
         """Refuse impossible values with a UserError."""
         super().check()
         values = dict(fields_of(self))
-        for name, least in MINIMA.items():
-            if values[name] < least:
-                flag = name.replace("_", "-")
-                raise UserError(f"--{flag} {values[name]}: must be at least {least:g}")
-        check_ranges(
-            self,
-            {0: "rnn.clip"},
-            positive="evolve.sigma",
-            shares="collect.noop_prob",
-        )
+        check_ranges(self, MINIMA, POSITIVE, SHARES)
         if not self.vae.updates and not self.epochs:
             raise UserError("--vae.updates 0: V would not be trained; give updates, or --epochs")
         for name in ("collect.noop_prob", "collect.again_noise"):
@@ -251,14 +243,17 @@ class Config(RunConfig):
 
 
 STAGES = ("collect", "vae", "rnn", "controller")
-MINIMA = {  # what no setting may fall below
-    **dict.fromkeys(("epochs", "first_generations", "vae.updates", "rnn.updates", "rnn.again_updates"), 0),
-    **dict.fromkeys(("collect.min_length", "controller.hidden", "evolve.max_steps", "evolve.patience"), 0),
-    **dict.fromkeys(("generations", "iterations", "checkpoint_every", "collect.again_frames"), 1),
-    **dict.fromkeys(("vae.latents", "vae.batch", "rnn.hidden", "rnn.mixtures", "rnn.batch", "rnn.length"), 1),
-    **dict.fromkeys(("evolve.rollouts", "evolve.eval_episodes", "evolve.slots"), 1),
-    **dict.fromkeys(("dream.max_steps", "dream.starts"), 1),
-    "collect.episodes": 2,  # one to learn from, one held out
-    "collect.max_steps": 2,
-    "evolve.population": 4,
+# What no setting may fall below; a number that is not finite is refused there too.
+MINIMA = {
+    0: "epochs first_generations vae.updates rnn.updates rnn.again_updates collect.min_length "
+    "controller.hidden evolve.max_steps evolve.patience vae.kl_tolerance vae.foreground_weight vae.lr_end "
+    "vae.gate vae.half_gate rnn.done_weight rnn.lr_min rnn.lr_decay rnn.lr_end",
+    1: "generations iterations checkpoint_every collect.again_frames vae.latents vae.batch vae.channels "
+    "rnn.hidden rnn.mixtures rnn.batch rnn.length evolve.rollouts evolve.eval_episodes evolve.slots "
+    "dream.max_steps dream.starts",
+    2: "collect.episodes collect.max_steps",  # one episode to learn from, one held out
+    4: "evolve.population",
+    -math.inf: "rnn.done_bias rnn.forget_bias dream.step_reward",
 }
+POSITIVE = "rnn.clip evolve.sigma vae.recon_scale"  # a clip of 0 would leave no gradient
+SHARES = "collect.noop_prob collect.again_noise"

@@ -18,6 +18,7 @@ from gymnasium import spaces
 from gymnasium.vector import AutoresetMode, VectorEnv, VectorWrapper
 from gymnasium.vector.utils import batch_space
 
+from common.envs.toys import check_choice
 from common.envs.wrappers import option_defaults, pixels_only
 from common.envs.wrappers import resize as resize_image
 
@@ -72,6 +73,7 @@ class Atari(gym.Env):
         resize: str = "area",
         resize_first: bool = False,
     ):
+        check_choice("resize", resize, ("area", "bilinear"))
         import ale_py
         from ale_py.env import AtariEnv
 

@@ -77,6 +77,14 @@ def play(env, actor, episodes: int, seed: int) -> np.ndarray:
     return returns
 
 
+def options_of(text: str) -> dict[str, Any]:
+    """'{"frame_skip": 4}' -> that dict"""
+    try:
+        return dict(json.loads(text))
+    except (ValueError, TypeError):
+        raise UserError(f"--options {text}: must be JSON such as '{{\"frame_skip\": 4}}'") from None
+
+
 def main() -> None:
     """Print the random score and the best blind ones (chosen on other seeds than they are scored on)."""
     from common.env_wrapper import make_env
@@ -85,7 +93,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=main.__doc__)
     parser.add_argument("env")
     parser.add_argument("--episodes", type=int, default=30)
-    parser.add_argument("--options", type=json.loads, default={}, help="as JSON: '{\"frame_skip\": 4}'")
+    parser.add_argument("--options", type=options_of, default={}, help="as JSON: '{\"frame_skip\": 4}'")
     args = parser.parse_args()
     if args.episodes < 2:
         raise UserError(f"--episodes {args.episodes}: must be at least 2, for a spread")

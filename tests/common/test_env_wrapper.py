@@ -27,6 +27,7 @@ from common.env_wrapper import (
     suite_of,
 )
 from common.envs import headless
+from common.envs.option_values import check_values
 from common.errors import UserError
 
 ROOT = Path(__file__).parents[2]
@@ -171,17 +172,26 @@ def test_minecraft_and_voxel_say_what_comes_instead():
         ("nosuch_module:Env-v0", {}, "module 'nosuch_module' cannot be imported"),
         ("toy_dodge", {"gap": "abc"}, "option gap is a number, not 'abc'"),
         ("toy_dodge", {"gap": 9999}, "option gap 9999: must be from 10 to 64"),
-        ("toy_catch", {"grid": "abc"}, "option grid is a value like 5, not 'abc'"),
-        ("CartPole-v1", {"size": "abc"}, "option size is a number"),
+        ("toy_catch", {"grid": "abc"}, "option grid is a whole number, not 'abc'"),
+        ("CartPole-v1", {"size": "abc"}, "option size is a whole number"),
         ("dmc_walker_walk", {"action_repeat": 0}, "option action_repeat 0: must be from 1"),
         ("doom_takecover", {"skill": 9}, "option skill 9: must be from 1 to 5"),
         ("atari_pong", {"sticky": 7}, "option sticky 7: must be from 0 to 1"),
-        ("atari_pong", {"gray": 3}, "option gray is a value like False, not 3"),
+        ("atari_pong", {"gray": 3}, "option gray is like False, not 3"),
+        ("atari_pong", {"resize": "nearest"}, "choose one of area, bilinear"),
+        ("dmc_walker_walk", {"camera": "top"}, "option camera is a whole number"),
+        ("doom_takecover", {"frame_skip": 2.5}, "option frame_skip is a whole number"),
+        ("MiniGrid-Empty-5x5-v0", {"actions": 0}, "option actions 0: must be from 1 to 7"),
     ],
 )
 def test_bad_options_are_one_line(name, options, text):
     with pytest.raises(UserError, match=re.escape(text)):
         make_env(name, options.pop("mode", "train"), **options)
+
+
+def test_what_is_passed_on_is_the_envs_own_affair():
+    """An env of one's own may have a `skill` in words; and None stands where None is the default."""
+    check_values("my:Env-v0", {"skill": "hard", "size": None, "view": "top"}, {"size": None, "view": None})
 
 
 # --- modes, specs, scores ------------------------------------------------------------------------------
@@ -263,6 +273,21 @@ def test_baselines_of_any_env_can_be_measured(monkeypatch, capsys):
     assert len(lines) == 4 and lines[0].startswith("random") and "(5 episodes)" in lines[0]
     means = [float(line[40:].split()[0]) for line in lines]
     assert 8 <= means[0] <= 40 and max(means[1:]) > 20  # alternating lasts longer than a constant
+
+
+@pytest.mark.parametrize(
+    "line, words",
+    [
+        ("NoSuch-v1", "unknown environment 'NoSuch-v1'"),
+        ("toy_dodge --episodes 0", "--episodes 0: must be at least 2"),
+        ("toy_dodge --options 3", "--options 3: must be JSON"),
+    ],
+)
+def test_what_cannot_be_measured_is_one_line(line, words):
+    command = [sys.executable, "-m", "common.envs.baselines", *line.split()]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 2 and done.stderr.startswith(f"error: {words}"), done.stderr
+    assert done.stderr.count("\n") == 1
 
 
 # --- vector envs ---------------------------------------------------------------------------------------

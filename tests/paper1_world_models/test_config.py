@@ -4,7 +4,7 @@ import pytest
 
 from common.config import fields_of, override, resolve
 from common.errors import UserError
-from paper1_world_models.config import MINIMA
+from paper1_world_models.config import MINIMA, POSITIVE, SHARES
 from paper1_world_models.presets import PRESETS, SUITES
 
 
@@ -25,7 +25,13 @@ from paper1_world_models.presets import PRESETS, SUITES
         {"collect.noop_prob": ()},
         {"collect.again_noise": ()},
         {"evolve.sigma": 0.0},
+        {"collect.again_noise": (0.0, 1.5)},
+        {"evolve.sigma": -1.0},
         {"rnn.clip": float("nan")},
+        {"rnn.clip": 0.0},
+        {"rnn.clip": -1.0},
+        {"vae.recon_scale": float("inf")},
+        {"rnn.done_bias": float("nan")},
         {"vae.updates": 0},
         {"evolve.basis": "pca", "controller.hidden": 8},
         {"evolve.basis": "pca", "controller.bias": False},
@@ -90,8 +96,14 @@ def test_the_walkers_v_sees_many_skies():
     assert walker.vae.updates > 2 * other.vae.updates and walker.rnn.done_head
 
 
-def test_the_minima_name_fields():
-    with pytest.raises(ValueError):
-        override(PRESETS["tiny"], {"no.such_field": 1})
-    for name in MINIMA:
-        override(PRESETS["tiny"], {name: MINIMA[name]})
+def test_every_number_has_a_range():
+    """But those that say where they are checked, and seeds and flags, which common/config.py checks."""
+    ranged = set(" ".join([*MINIMA.values(), POSITIVE, SHARES]).split())
+    elsewhere = {*("vae.width", "dream.temperature", "vae.lr", "rnn.lr"), "vae.size"}
+    elsewhere |= {"seed", "num_envs", "eval_every", "threads"}
+    numbers = {
+        name
+        for name, value in fields_of(PRESETS["tiny"])
+        if type(value) in (int, float) or (isinstance(value, tuple) and isinstance(value[0], float))
+    }
+    assert numbers - elsewhere == ranged
