@@ -22,7 +22,6 @@ import os
 
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # read when numpy is imported: a second thread only spins
 
-import json
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,6 +29,7 @@ from typing import Literal
 
 import tyro
 
+from common.atomic import write_json
 from common.cli import run_main
 from common.errors import UserError
 from common.flags import flag_of, parse
@@ -205,9 +205,7 @@ def main(argv: list[str] | None = None) -> None:
         dream = f"   dream {row['dream']['mean']:7.1f} +- {row['dream']['sd']:6.1f}" if "dream" in row else ""
         print(f"{row['label']:<22} real {row['real']['mean']:7.1f} +- {row['real']['sd']:6.1f}{dream}")
     path = args.base / f"experiment-{args.name}.json"
-    path.write_text(
-        json.dumps({"experiment": args.name, "seed": cfg.seed, "env": cfg.env, "rows": rows}, indent=1)
-    )
+    write_json(path, {"experiment": args.name, "seed": cfg.seed, "env": cfg.env, "rows": rows})
     draw(
         rows,
         "half-period of the sweep, frames" if args.name == "sweep" else "variant",

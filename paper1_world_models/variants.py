@@ -84,12 +84,16 @@ def check_folder(base: Path, folder: Path, cfg: Config, keep: tuple[str, ...]) -
 def derive_run(base: Path, folder: Path, cfg: Config, preset: str, keep: tuple[str, ...]) -> None:
     """A run folder that starts behind the kept stages; frames and latents are linked, not copied."""
     check_folder(base, folder, cfg, keep)
-    folder.mkdir(parents=True, exist_ok=True)
     for name in ("data", "latents"):
         if not (base / name).is_dir():
             raise UserError(f"--base {base}: its {name}/ is gone, and every variant learns from it")
-        if not (folder / name).exists():
-            os.symlink((base / name).resolve(), folder / name)
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in ("data", "latents"):
+        link = folder / name
+        if link.is_symlink() and not link.exists():
+            link.unlink()  # the base run was moved
+        if not link.exists():
+            os.symlink((base / name).resolve(), link)
     for stage in keep:
         target, part = folder / "state" / stage, folder / f"{stage}.part"
         if not target.exists():

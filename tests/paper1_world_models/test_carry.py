@@ -101,8 +101,13 @@ def test_there_and_back_are_the_same_bits(begun):
 def test_what_cannot_be_carried_or_drawn_is_one_line(begun, small):
     cfg, run = begun
     there = run.parent / "there"
-    with pytest.raises(UserError, match="of which run"):
-        main(["--preset", "tiny", "--carry", str(there)])
+    for flags in (["--carry", str(there)], ["--stage", "controller", "--logdir", str(there)]):
+        with pytest.raises(UserError, match="of which run"):
+            main(["--preset", "tiny", *flags])
+    assert not there.exists()
+    (run.parent / "file").touch()
+    with pytest.raises(UserError, match="--carry .*file: cannot be written"):
+        carry(run, run.parent / "file" / "there")
     main(["--resume", str(run), "--carry", str(there)])
     with pytest.raises(UserError, match="is there already"):
         carry(run, there)

@@ -1,6 +1,7 @@
 """Every experiment of experiments.py runs on a minuscule run; which dreams visualize.py has a score for."""
 
 import json
+import shutil
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -8,12 +9,18 @@ import pytest
 import torch
 
 from common.cli import save_config
-from paper1_world_models import visualize
+from common.config import from_json
+from common.errors import UserError
+from paper1_world_models import eval as eval_script
+from paper1_world_models import rnn, visualize
+from paper1_world_models.agent import WorldModelsAgent
+from paper1_world_models.config import Config
 from paper1_world_models.dream import Starts
-from paper1_world_models.experiments import main
+from paper1_world_models.experiments import base_row, main
+from paper1_world_models.rnn import sample_next
 from paper1_world_models.rollout_games import env_spec
 from paper1_world_models.train import new_agent, train
-from paper1_world_models.variants import PAPER
+from paper1_world_models.variants import PAPER, derive_run
 
 
 @pytest.fixture(scope="module")
@@ -51,6 +58,53 @@ def test_a_controller_is_evolved_at_every_temperature(base):
     for tau in (0.5, 1.3):
         folder = base.parent / "run-temperature" / f"tau_{tau}"
         assert json.loads((folder / "config.json").read_text())["config"]["dream"]["temperature"] == tau
+
+
+def test_eyes_closed_draws_as_m_was_trained_to(base, monkeypatch):
+    """With shared mixture weights one component is drawn for all dimensions of z."""
+    told = []
+
+    def spy(prediction, temperature, generator, shared_pi=None):
+        told.append(shared_pi)
+        return sample_next(prediction, temperature, generator, bool(shared_pi))
+
+    monkeypatch.setattr(rnn, "sample_next", spy)
+    rows_of(base, "eyes-closed")
+    assert set(told) == {WorldModelsAgent.load(base).cfg.rnn.shared_pi}
+
+
+def test_the_base_runs_row_is_of_the_same_episodes(base, capsys):
+    args = SimpleNamespace(base=base, episodes=2, seed=5)
+    play = ["--checkpoint", str(base), "--seed", "5", "--episodes"]
+    eval_script.main([*play, "3"])
+    assert base_row(args) == [] and "--episodes 2 --seed 5" in capsys.readouterr().out
+    eval_script.main([*play, "2"])
+    assert base_row(args)[0]["real"]["episodes"] == 2
+
+
+def test_a_base_that_cannot_serve_is_one_line(base, tmp_path):
+    for taus in ("nan", "inf", "0"):
+        with pytest.raises(UserError, match="--taus"):
+            main(["temperature", "--base", str(base), "--taus", taus])
+    stored = json.loads((base / "config.json").read_text())
+    for text in ("[]", "{", json.dumps({name: stored[name] for name in stored if name != "config"})):
+        (tmp_path / "config.json").write_text(text)
+        with pytest.raises(UserError, match="not a run folder"):
+            main(["sweep", "--base", str(tmp_path)])
+
+
+def test_variants_of_a_run_that_was_moved_or_lost_its_data(base, tmp_path):
+    moved, cfg = tmp_path / "run", from_json(Config, json.loads((base / "config.json").read_text())["config"])
+    shutil.copytree(base, moved)
+    (tmp_path / "variant").mkdir()
+    for name in ("data", "latents"):
+        (tmp_path / "variant" / name).symlink_to(tmp_path / "where-it-was" / name)
+    derive_run(moved, tmp_path / "variant", cfg, "tiny", ())
+    assert (tmp_path / "variant" / "data").resolve() == moved / "data"
+    shutil.rmtree(moved / "data")
+    with pytest.raises(UserError, match="its data/ is gone"):
+        derive_run(moved, tmp_path / "other", cfg, "tiny", ())
+    assert not (tmp_path / "other").exists()
 
 
 @pytest.mark.parametrize(
