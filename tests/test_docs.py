@@ -258,6 +258,7 @@ def test_every_flag_in_the_text_exists(path):
     found = {code for code in CODE.findall(prose(path)) if code.startswith("--") and code != "--NAME VALUE"}
     unknown = sorted(flags for flags in found if not flags_parse(flags))
     assert not unknown, f"{path.name}: no script takes {unknown}"
+    assert "--env-options " not in text(path), f"{path.name}: --env-options.KEY VALUE works everywhere"
     assert not flags_parse("--vae.latent 4") and not flags_parse("--dream.done sometimes")
 
 

@@ -49,6 +49,14 @@ def test_skip_one_is_harder_for_a_uniform_policy():
     assert returns.mean() == pytest.approx(203, abs=3 * 100 / np.sqrt(100))
 
 
+def test_skip_one_and_who_does_nothing():
+    """Measured: 144, sd 47; a fireball that is stood in kills soon."""
+    env = make_env("doom_takecover")
+    returns = play(env, lambda t, rng: STAY, range(50_000, 50_040))
+    env.close()
+    assert returns.mean() == pytest.approx(144, abs=3 * 47 / np.sqrt(40))
+
+
 def test_the_time_out_truncates_after_2100_tics(skip4):
     def sweep(t, rng):
         return RIGHT if t * 4 // 100 % 2 == 0 else LEFT

@@ -253,6 +253,11 @@ def test_peak_memory_sees_an_allocation():
     assert metrics.peak_memory_mb()["ram_peak_mb"] >= max(before, block.nbytes / 2**20)
 
 
+def test_there_is_one_way_to_measure_the_peak(monkeypatch):
+    monkeypatch.setattr("common.meters.peak_ram", lambda: 7 * 2**20)
+    assert metrics.peak_memory_mb()["ram_peak_mb"] == 7
+
+
 def test_the_cpu_time_of_living_workers_counts():
     worker = multiprocessing.get_context("spawn").Process(target=sum, args=(range(10**11),), daemon=True)
     before = cpu_seconds()

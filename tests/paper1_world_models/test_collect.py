@@ -2,13 +2,15 @@
 
 import numpy as np
 import pytest
+import torch
 
-from common.config import override
+from common.config import override, resolve
 from common.errors import UserError
 from paper1_world_models.config import CollectConfig
 from paper1_world_models.controller import ActionCodec
 from paper1_world_models.policies import Brownian, Held, Networks, noop, random_action, random_networks
-from paper1_world_models.presets import PRESETS
+from paper1_world_models.presets import PRESETS, SUITES
+from paper1_world_models.rollout_games import env_spec, make_pixels
 
 CAR = ActionCodec("car", 3, (-1.0, 0.0, 0.0), (1.0, 1.0, 1.0))
 THIRDS, ARGMAX = ActionCodec("thirds", 1), ActionCodec("argmax", 4)
@@ -74,3 +76,21 @@ def test_cauchy_networks_drive_with_finite_actions():
         halves = [np.median(np.abs(p.detach().numpy())) for p in player.vae.parameters() if p.numel() > 2000]
         assert 0 < spread < 0.012 and max(halves) < 1.3 * min(halves)
     assert np.std(first, axis=0).max() > 0
+
+
+def test_cauchy_networks_see_little_of_the_track():
+    """As the other random policies (tests/common/test_car_racing.py): under 12 % of the tiles."""
+    pytest.importorskip("Box2D")
+    small = {"vae.size": 16, "env_options": {"render": "fast", "size": 16, "crop": True}}
+    cfg = override(resolve(PRESETS, SUITES, "tiny", "CarRacing-v3")[0], small)
+    env, seen = make_pixels(env_spec(cfg)), []
+    for seed in range(4):
+        rng, (obs, _), steps, over = np.random.default_rng(seed), env.reset(seed=seed), 0, False
+        torch.manual_seed(seed)
+        policy = Networks(*random_networks(cfg, CAR, rng), cfg.vae.latents, rng, None, 0.0)
+        while not over and steps < 1000:
+            obs, _, terminated, truncated, _ = env.step(CAR.to_env(policy(obs["image"])))
+            steps, over = steps + 1, terminated or truncated
+        track = env.get_wrapper_attr("core")
+        seen.append(track.tile_visited_count / len(track.track))
+    assert 0 < min(seen) and max(seen) < 0.12, seen

@@ -13,7 +13,7 @@ from common.checkpoint import load_file
 from common.errors import UserError
 from common.shards import open_shards
 from paper1_world_models.agent import WorldModelsAgent
-from paper1_world_models.train import train
+from paper1_world_models.train import main, train
 
 
 def weights(folder: Path) -> dict:
@@ -91,6 +91,13 @@ def test_stages_can_be_run_alone(tmp_path, small):
             assert load_file(tmp_path / "model.pt")["extra"]["stage"] == expected
     agent = WorldModelsAgent.load(tmp_path)
     assert np.any(agent.params)
+
+
+@pytest.mark.parametrize("stage, words", [("vae", "--resume"), ("all", "eval.py")])
+def test_the_last_line_is_what_can_be_typed_next(tmp_path, small_flags, capsys, stage, words):
+    main(["--preset", "tiny", "--logdir", str(tmp_path / "run"), "--stage", stage, *small_flags])
+    last = capsys.readouterr().out.splitlines()[-1]
+    assert words in last and ("eval.py" in last) == (stage == "all")
 
 
 def test_the_same_seed_gives_the_same_run_and_another_does_not(tmp_path, small):
