@@ -30,15 +30,7 @@ from common.evaluate import Result, evaluate
 from common.metrics import way_to_optimum
 
 BASELINES = ("random", "blind", "optimum", "published")
-KEPT = (
-    "frames",
-    "policy_steps",
-    "cpu_s",
-    "wall_s",
-    "label",
-    "group",
-    "preset",
-)  # training's words in eval.json
+KEPT = "frames policy_steps cpu_s wall_s label group preset".split()  # training's words in eval.json
 VIDEO_EPISODES = 3
 REAL_STEPS = 1000  # dreams start within so many steps of an episode
 

@@ -15,7 +15,8 @@ if not __package__:  # run as a script: the repository root, not this folder, go
 from typing import TYPE_CHECKING
 
 from common.online import OnlineRun, Paper, online_main, run_main
-from paper2_dreamerv1.config import PRESETS, SUITES, Config
+from paper2_dreamerv1.config import Config
+from paper2_dreamerv1.presets import PRESETS, SUITES
 
 if TYPE_CHECKING:
     import torch

@@ -14,11 +14,13 @@ from paper2_dreamerv1 import actor_critic as ac1
 from paper2_dreamerv1 import buffer as sampler1
 from paper2_dreamerv1 import config as config1
 from paper2_dreamerv1 import networks as networks1
+from paper2_dreamerv1 import presets as presets1
 from paper2_dreamerv1 import rssm as rssm1
 from paper2_dreamerv1 import world_model as model1
 from paper3_dreamerv2 import actor_critic as ac2
 from paper3_dreamerv2 import config as config2
 from paper3_dreamerv2 import networks as networks2
+from paper3_dreamerv2 import presets as presets2
 from paper3_dreamerv2 import rssm as rssm2
 from paper3_dreamerv2 import utils as sampler2
 from paper3_dreamerv2 import world_model as model2
@@ -202,8 +204,8 @@ def test_what_is_no_papers_own_agrees():
 
 def small_models() -> tuple[model1.WorldModel, model2.WorldModel]:
     torch.manual_seed(0)
-    first = model1.WorldModel(override(config1.PRESETS["tiny"], SIZES), SPACES, True)
-    second = model2.WorldModel(override(config2.PRESETS["tiny"], SIZES), SPACES, True)
+    first = model1.WorldModel(override(presets1.PRESETS["tiny"], SIZES), SPACES, True)
+    second = model2.WorldModel(override(presets2.PRESETS["tiny"], SIZES), SPACES, True)
     return first, second
 
 

@@ -9,7 +9,8 @@ import torch
 
 from common.config import override
 from common.spaces import Spaces
-from paper2_dreamerv1.config import PRESETS, Config
+from paper2_dreamerv1.config import Config
+from paper2_dreamerv1.presets import PRESETS
 
 LINK = Path(__file__).parents[2] / "paper2_dreamerv1" / "model.pt"
 SMALL = {

@@ -15,7 +15,8 @@ from common.spaces import Spaces
 from paper2_dreamerv1 import actor_critic
 from paper2_dreamerv1.actor_critic import OneHot, TanhNormal
 from paper2_dreamerv1.agent import DreamerV1Agent
-from paper2_dreamerv1.config import PRESETS, ConvConfig
+from paper2_dreamerv1.config import ConvConfig
+from paper2_dreamerv1.presets import PRESETS
 from paper2_dreamerv1.train import Learner, main
 
 KINDS = {"continuous": Spaces({"vector": (4,)}, 2, False), "discrete": Spaces({"vector": (4,)}, 5, True)}

@@ -10,7 +10,7 @@ from torch import nn
 from common.errors import UserError
 from common.spaces import Spaces
 from paper2_dreamerv1.actor_critic import Actor, Value
-from paper2_dreamerv1.config import PRESETS, ConvConfig
+from paper2_dreamerv1.config import ConvConfig
 from paper2_dreamerv1.networks import (
     MLP,
     Decoder,
@@ -20,6 +20,7 @@ from paper2_dreamerv1.networks import (
     preprocess,
     to_pixels,
 )
+from paper2_dreamerv1.presets import PRESETS
 from paper2_dreamerv1.train import PUBLISHED, make_agent, published
 from paper2_dreamerv1.world_model import WorldModel
 

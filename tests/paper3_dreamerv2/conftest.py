@@ -13,7 +13,8 @@ from common.faults import NonFiniteGuard
 from common.seeding import seed_everything
 from common.spaces import Spaces
 from paper3_dreamerv2.agent import DreamerV2Agent
-from paper3_dreamerv2.config import PRESETS, Config
+from paper3_dreamerv2.config import Config
+from paper3_dreamerv2.presets import PRESETS
 from paper3_dreamerv2.train import Learner
 
 LINK = Path(__file__).parents[2] / "paper3_dreamerv2" / "model.pt"

@@ -6,7 +6,7 @@ import pytest
 from common.config import resolve
 from common.env_wrapper import EnvSpec, can_terminate
 from common.spaces import Spaces
-from paper3_dreamerv2.config import PRESETS, SUITES
+from paper3_dreamerv2.presets import PRESETS, SUITES
 from paper3_dreamerv2.train import published
 
 

@@ -7,7 +7,7 @@ import pytest
 from common.config import fields_of, override, resolve
 from common.env_wrapper import EnvSpec
 from common.errors import UserError
-from paper3_dreamerv2.config import PRESETS, SUITES
+from paper3_dreamerv2.presets import PRESETS, SUITES
 
 EVERYWHERE = {  # what paper and code agree about
     "steps": 200_000_000,

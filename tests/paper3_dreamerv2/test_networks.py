@@ -13,8 +13,9 @@ from common.errors import UserError
 from common.spaces import Spaces
 from paper3_dreamerv2.actor_critic import Actor, Critic
 from paper3_dreamerv2.agent import DreamerV2Agent
-from paper3_dreamerv2.config import PRESETS, SUITES, Config, ConvConfig
+from paper3_dreamerv2.config import Config, ConvConfig
 from paper3_dreamerv2.networks import MLP, Decoder, Encoder, gaussian_nll, preprocess, to_pixels
+from paper3_dreamerv2.presets import PRESETS, SUITES
 from paper3_dreamerv2.train import PUBLISHED, published
 from paper3_dreamerv2.world_model import WorldModel
 

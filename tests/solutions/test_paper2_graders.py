@@ -9,8 +9,9 @@ from common.faults import NonFiniteGuard
 from common.spaces import Spaces
 from paper2_dreamerv1 import actor_critic as ac
 from paper2_dreamerv1.agent import DreamerV1Agent
-from paper2_dreamerv1.config import PRESETS, RSSMConfig
+from paper2_dreamerv1.config import RSSMConfig
 from paper2_dreamerv1.networks import init_keras_
+from paper2_dreamerv1.presets import PRESETS
 from paper2_dreamerv1.rssm import RSSM, State
 from paper2_dreamerv1.train import Learner
 

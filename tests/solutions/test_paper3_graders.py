@@ -19,7 +19,8 @@ from paper3_dreamerv2.actor_critic import (
     lambda_target,
     weights,
 )
-from paper3_dreamerv2.config import PRESETS, RSSMConfig
+from paper3_dreamerv2.config import RSSMConfig
+from paper3_dreamerv2.presets import PRESETS
 from paper3_dreamerv2.rssm import CategoricalLatent, State
 from paper3_dreamerv2.utils import end_window
 from paper3_dreamerv2.world_model import WorldModel
