@@ -148,6 +148,6 @@ def make(name: str, mode: str = "train", obs: str = "auto", **options) -> gym.En
         raise UserError(
             f"{name} needs MineRL ({error}), which plain pip cannot build: install Java 8 (openjdk-8-jdk), "
             "xvfb and the patched wheel v0.4.4-patched of danijar/minerl in an environment of its own "
-            "(numpy<1.24); voxel_navigate will come nearest without it, but is not here yet"
+            "(numpy<1.24); --env voxel_navigate, our own stand-in, comes nearest without it"
         ) from error
     return Minecraft(old_gym.make(TASKS[name]), **options)
