@@ -202,14 +202,15 @@ class ReplayBuffer:
     def restore(self, folder: Path, tree: Mapping[str, Any]) -> None:
         """Fill this fresh buffer from what `save` wrote; UserError where fields or sizes are others.
 
-        The capacity may have grown, for a run that is made longer, if no row was overwritten so far.
+        The capacity may differ, for a run that is made longer or shorter, if both have room for all rows so far.
         """
         for key, mine in (("num_envs", self.num_envs), ("online", self.online)):
             if tree[key] != mine:
                 line = f"the replay in {folder} has {key} {tree[key]}, this run {mine}"
                 raise UserError(f"{line}: use the same config")
         capacity = tree["rows"]["capacity"]
-        if self.storage.capacity > capacity >= max(tree["counts"]) * self.num_envs:
+        mine, rows = self.storage.capacity, max(tree["counts"]) * self.num_envs
+        if mine != capacity and min(mine, capacity) >= rows:
             old = ReplayBuffer(capacity, self.storage.fields, self.num_envs, online=self.online)
             old.restore(folder, tree)
             for env, count in enumerate(tree["counts"]):  # each stream has moved

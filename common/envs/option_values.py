@@ -27,5 +27,5 @@ def check_values(name: str, options: Mapping[str, Any], defaults: Mapping[str, A
         if type(value) not in kinds:
             told = "a number" if float in kinds else "a whole number" if int in kinds else f"like {like!r}"
             raise UserError(f"{name}: option {option} is {told}, not {value!r}")
-        if low is not None and not low <= value <= high:
+        if low is not None and not isinstance(value, str) and not low <= value <= high:
             raise UserError(f"{name}: option {option} {value}: must be from {low} to {high}")

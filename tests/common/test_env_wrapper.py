@@ -191,6 +191,7 @@ def test_bad_options_are_one_line(name, options, text):
 def test_what_is_passed_on_is_the_envs_own_affair():
     """An env of one's own may have a `skill` in words; and None stands where None is the default."""
     check_values("my:Env-v0", {"skill": "hard", "size": None, "view": "top"}, {"size": None, "view": None})
+    check_values("toy_point", {"actions": "discrete"}, {"actions": "continuous"})  # numbers elsewhere
 
 
 # --- modes, specs, scores ------------------------------------------------------------------------------

@@ -373,7 +373,7 @@ def test_another_config_is_refused(tmp_path):
     fill(buffer, [5])
     tree, _ = buffer.save(tmp_path, 1)
     for other in (
-        ReplayBuffer(16, FIELDS, 2),
+        ReplayBuffer(8, FIELDS, 2),  # too small for the 5 rows of each stream
         ReplayBuffer(20, FIELDS, 4),
         ReplayBuffer(20, FIELDS, 2, online=5),
     ):
@@ -395,6 +395,15 @@ def test_forecasts(tmp_path, monkeypatch):
     assert "checkpoints" in forecast(2_000_000, fields, "--replay.capacity", tmp_path, mapped=True)[0]
     with pytest.raises(UserError, match="disk"):
         forecast(4_000_000, fields, "--replay.capacity", tmp_path, mapped=True)
+
+
+def test_a_shorter_run_takes_a_larger_replay_over(tmp_path):
+    large, small = ReplayBuffer(50, FIELDS), ReplayBuffer(20, FIELDS)
+    fill(large, [6, 9])
+    small.restore(tmp_path, large.save(tmp_path, 1)[0])
+    np.testing.assert_array_equal(
+        small.gather(np.arange(15))["vector"], large.gather(np.arange(15))["vector"]
+    )
 
 
 @pytest.mark.parametrize("num_envs", [1, 3])

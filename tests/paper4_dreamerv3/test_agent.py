@@ -318,17 +318,17 @@ def whole(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(ReplayBuffer, "update", note)
         main([*SMALL_RUN, "--steps", "120", "--logdir", str(folder)])
-    assert written == [((4, 8), ["deter", "stoch"])] * 89
+    assert written == [((4, 8), ["deter", "stoch"])] * 81
     return folder
 
 
 def test_a_run_trains_at_its_ratio_and_its_checkpoint_plays(whole):
-    """Updates begin as soon as 32 rows are there, and then one per decision at 32 rows each."""
+    """Updates begin after 40 random decisions, and then there is one per decision at 32 rows each."""
     agent = load_agent(whole)
     log = [json.loads(line) for line in (whole / "metrics.jsonl").read_text().splitlines()]
     found = [row for row in log if "loss/total" in row]
     assert found and all(np.isfinite(row["loss/total"]) for row in found)
-    assert agent.updates == found[-1]["updates"] == 1 + 120 - 32
+    assert agent.updates == found[-1]["updates"] == 1 + 120 - 40
     assert found[-1]["replayed_rows_per_step"] == pytest.approx(32 * agent.updates / 120)
     with open(whole / "curve.csv", newline="") as file:
         assert float(list(csv.DictReader(file))[-1]["ret_mean"]) >= 1
