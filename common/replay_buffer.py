@@ -202,7 +202,7 @@ class ReplayBuffer:
     def restore(self, folder: Path, tree: Mapping[str, Any]) -> None:
         """Fill this fresh buffer from what `save` wrote; UserError where fields or sizes are others.
 
-        The capacity may differ, for a run that is made longer or shorter, if both have room for all rows so far.
+        The capacity may differ, for a run made longer or shorter, if both have room for all rows so far.
         """
         for key, mine in (("num_envs", self.num_envs), ("online", self.online)):
             if tree[key] != mine:
