@@ -93,7 +93,7 @@ def two_hot(x: Tensor, bins: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     above = torch.searchsorted(bins, x, right=True).clamp(max=len(bins) - 1)  # first bin that is larger
     below = (above - 1).clamp(min=0)
     low, high = bins[below], bins[above]
-    return below, above, ((x - low) / (high - low)).nan_to_num_(0.0)
+    return below, above, (x - low) / (high - low)
 
 
 def encode(x: Tensor, bins: Tensor) -> Tensor:

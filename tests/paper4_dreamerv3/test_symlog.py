@@ -161,3 +161,8 @@ def test_squared_errors_are_sums_without_a_half():
     mean, target = torch.zeros(2, 3, 4, 4, 1), torch.full((2, 3, 4, 4, 1), 2.0)
     assert torch.equal(squared_error(mean, target, 3), torch.full((2, 3), 64.0))
     assert torch.equal(squared_error(mean[..., 0, 0], target[..., 0, 0], 1), torch.full((2, 3), 16.0))
+
+
+def test_a_number_that_is_none_has_no_finite_loss():
+    """The guard against bad updates must see it."""
+    assert TwoHot(torch.zeros(255)).loss(torch.tensor(float("nan"))).isnan()
