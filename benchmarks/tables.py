@@ -84,8 +84,8 @@ POINT = ("toy_point, continuous", "toy_point, discrete")
 EXPERIMENT = (RUN, SCORE, WAY, SEEDS, FRAMES, Column("updates", "updates", "{:,.0f}"), CPU)
 REAL = (  # published tasks: the beginning of a curve
     *(Column("environment", "env"), RUN, SCORE, EPISODES, FRAMES),
-    *(Column(name, f"{name}.value", "{:,.1f}") for name in ("random", "blind", "published")),
-    *(Column("its frames", "published.frames", "{:,.0f}"), SEEDS, CPU, WALL, COMMAND),
+    *(Column(name, f"{name}.value", "{:,.1f}") for name in ("random", "blind")),
+    *(Column("updates", "updates", "{:,.0f}"), SEEDS, CPU, WALL, COMMAND),
 )
 
 TABLES: dict[str, Table] = {
