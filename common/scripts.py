@@ -80,6 +80,17 @@ def eval_main(
     return result
 
 
+def sizes(agent: Agent, result: Result, args: EvalArgs) -> dict:
+    """Parameter counts and the size of the weights, for eval.json: the `report` of an agent with parts()."""
+    from common.meters import model_size_mb, parameter_counts
+
+    parts = agent.parts()
+    return {
+        "parameters": {name: parameter_counts(part)["total"] for name, part in parts.items()},
+        "model_size_mb": sum(model_size_mb(part) for part in parts.values()),
+    }
+
+
 def other_env(spec: EnvSpec, name: str | None) -> EnvSpec:
     """The agent's env, or another one of its name with the options that still apply."""
     if name is None or name == spec.name:

@@ -10,25 +10,14 @@ if not __package__:  # run as a script: the repository root, not this folder, go
     sys.path[0] = str(pathlib.Path(__file__).resolve().parents[1])
 
 from common.cli import run_main
-from common.scripts import eval_main
+from common.scripts import eval_main, sizes
 
 PAPER = "paper3_dreamerv2"
 
 
-def report(agent, result, args) -> dict:
-    """Parameter counts and the size of the weights, for eval.json."""
-    from common.meters import model_size_mb, parameter_counts
-
-    parts = agent.parts()
-    return {
-        "parameters": {name: parameter_counts(part)["total"] for name, part in parts.items()},
-        "model_size_mb": sum(model_size_mb(part) for part in parts.values()),
-    }
-
-
 def main(argv: list[str] | None = None) -> None:
     """The command line."""
-    eval_main(argv, PAPER, report=report)
+    eval_main(argv, PAPER, report=sizes)
 
 
 if __name__ == "__main__":

@@ -29,6 +29,8 @@ def extras(agent, window: Window, folder: Path, args: VisualizeArgs) -> list[Pat
     if agent.cfg.rssm.latent == "categorical":
         files += [class_map(agent, window, folder), variable_kl(agent, window, folder)]
     if image_key(window.obs, required=False):
+        from common.action_sweep import action_sweep
+
         files.append(action_sweep(agent, window, folder))
     return files
 
@@ -103,38 +105,6 @@ def variable_kl(agent, window: Window, folder: Path) -> Path:
         ax.set(ylabel=label)
     axes[1, 0].set_xlabel("latent variable, by KL")
     return save_figure(figure, folder / "variable_kl.png")
-
-
-def action_sweep(agent, window: Window, folder: Path, steps: int = 15) -> Path:
-    """One start, dreamed on under every action held constant: does the model know what actions do?"""
-    import torch
-
-    from common.dreams import free_dream
-    from common.frames import annotate, grid, upscale
-    from common.video import dream_clips, write_video
-
-    plans = action_plans(agent.spaces)
-    cells = []
-    for name, act in plans.items():
-        held = np.broadcast_to(act, (len(window.act), steps, *np.shape(act)))
-        generator = torch.Generator(agent.device).manual_seed(0)
-        dream = free_dream(agent, window, steps, actions=held, generator=generator)
-        cells.append(annotate(upscale(dream_clips(dream.obs)[0]), name))
-    clip = grid(cells, columns=min(len(cells), 6), gap=4)
-    return write_video(folder / "action_sweep.mp4", clip, fps=10, notify=print)
-
-
-def action_plans(spaces) -> dict[str, np.ndarray]:
-    """Name -> an action: each of a Discrete (at most 18), or none and both ends of each number (of 6)."""
-    if spaces.discrete:
-        return {f"action {i}": np.int64(i) for i in range(min(spaces.act, 18))}
-    plans = {"none": np.zeros(spaces.act, np.float32)}
-    for i in range(min(spaces.act, 6)):
-        for value in (-1.0, 1.0):
-            act = np.zeros(spaces.act, np.float32)
-            act[i] = value
-            plans[f"a[{i}] = {value:+.0f}"] = act
-    return plans
 
 
 def main(argv: list[str] | None = None) -> None:

@@ -15,20 +15,9 @@ from pathlib import Path
 
 from common.cli import run_main
 from common.errors import UserError
-from common.scripts import eval_main
+from common.scripts import eval_main, sizes
 
 PAPER = "paper4_dreamerv3"
-
-
-def report(agent, result, args) -> dict:
-    """Parameter counts and the size of the weights, for eval.json."""
-    from common.meters import model_size_mb, parameter_counts
-
-    parts = agent.parts()
-    return {
-        "parameters": {name: parameter_counts(part)["total"] for name, part in parts.items()},
-        "model_size_mb": sum(model_size_mb(part) for part in parts.values()),
-    }
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -41,7 +30,7 @@ def main(argv: list[str] | None = None) -> None:
 
         print("\n".join(table(Path(word) for word in words[1:])))
         return
-    eval_main(argv, PAPER, report=report)
+    eval_main(argv, PAPER, report=sizes)
 
 
 if __name__ == "__main__":
