@@ -100,13 +100,16 @@ class DreamerV3Agent:
         """Rows of the fresh windows that the replay hands out first; 0: none."""
         return self.cfg.replay.length + 1 if self.cfg.replay.online else 0
 
-    def pack(self, state: State) -> dict[str, np.ndarray]:
+    def compact(self, state: State) -> dict[str, Tensor]:
         """Latents as they are stored: [..., D] and [..., S K] -> uint16 [..., D], uint8 [..., S]"""
         cfg = self.cfg.rssm
         h = state.deter.detach().nan_to_num()  # of a skipped update: what is stored would spoil later ones
-        deter = h.to(torch.bfloat16).view(torch.uint16).cpu().numpy()
         index = state.stoch.detach().unflatten(-1, (cfg.stoch, cfg.classes)).argmax(-1)
-        return {"deter": deter, "stoch": index.to(torch.uint8).cpu().numpy()}
+        return {"deter": h.to(torch.bfloat16).view(torch.uint16), "stoch": index.to(torch.uint8)}
+
+    def pack(self, state: State) -> dict[str, np.ndarray]:
+        """The same for the replay, off the device."""
+        return {name: part.cpu().numpy() for name, part in self.compact(state).items()}
 
     def unpack(self, deter: np.ndarray, stoch: np.ndarray) -> tuple[Tensor, Tensor]:
         """The inverse -> float32 h [..., D] and z [..., S K]."""
@@ -177,14 +180,16 @@ class DreamerV3Agent:
         cont = self.model.going_on(feat)
         if self.cfg.model.contdisc:
             cont = (cont / self.cfg.gamma).clamp(max=1)
-        return tuple(x.cpu().numpy() for x in (self.model.reward(feat), cont, self.critic(feat).mean()))
+        coin = self.cfg.model.reward_scale
+        numbers = self.model.reward(feat) / coin, cont, self.critic(feat).mean() / coin
+        return tuple(x.cpu().numpy() for x in numbers)
 
     @torch.no_grad()
     def diagnose(self, episode: Episode) -> dict[str, float]:
         """How well the value knew the discounted rewards that came, and how much of the latents is in use."""
         rows = {**episode.obs, "act": episode.act, "is_first": episode.is_first}
         post = self.watch({name: np.asarray(value)[None] for name, value in rows.items()})
-        val, returns, ret = self.critic(post.feat).mean()[0].cpu().numpy(), [], 0.0
+        val, returns, ret = self.heads(post.feat)[2][0], [], 0.0
         for reward in episode.rew[:0:-1]:  # the value of a row begins with the next one's reward
             ret = float(reward) + self.cfg.gamma * ret
             returns.append(ret)

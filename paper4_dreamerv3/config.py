@@ -53,6 +53,8 @@ class ModelConfig:
     """Bins of reward and critic."""
     symlog: bool = True
     """Vectors through symlog, rewards and returns in symexp bins; off, for the ablation: plain numbers."""
+    reward_scale: float = 1.0
+    """Rewards are learned times this, as if the task paid in another coin; scores and dreams tell its own."""
     rew_layers: int = 1
     """Hidden layers of the reward head."""
     cont_layers: int = 1
@@ -170,7 +172,7 @@ class Config(RunConfig):
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     """bf16: autocast with losses in fp32; auto: bf16 on CUDA, else fp32."""
     compile: bool = False
-    """torch.compile the steps of the scan and of the imagination."""
+    """CUDA: the whole update is one CUDA graph (graph.py); CPU: torch.compile the steps of scan and dream."""
 
     @property
     def gamma(self) -> float:
@@ -196,7 +198,7 @@ class Config(RunConfig):
                 2: "behaviour.horizon behaviour.discount_horizon replay.length",
                 3: "model.bins",
             },
-            positive="train_ratio agc opt_eps actor.min_std actor.max_std",
+            positive="model.reward_scale train_ratio agc opt_eps actor.min_std actor.max_std",
             shares=(
                 "rssm.unimix actor.unimix behaviour.lam behaviour.slow_rate behaviour.norm_rate beta1 beta2"
             ),

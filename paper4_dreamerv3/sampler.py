@@ -26,6 +26,7 @@ def sample(replay: ReplayBuffer, agent: "DreamerV3Agent") -> tuple[dict[str, Ten
     act = spaces.encode(torch.from_numpy(rows["act"][:, :-1]).to(agent.device))  # what led to rows 1 ..
     names = (*spaces.obs, "rew", "is_first", "is_last", "is_terminal")
     batch = {name: torch.from_numpy(rows[name][:, 1:]).to(agent.device, non_blocking=True) for name in names}
+    batch["rew"] = batch["rew"] * cfg.model.reward_scale
     batch["prev_act"] = act * (~batch["is_first"])[..., None]
     batch["deter"], batch["stoch"] = agent.unpack(rows["deter"][:, 0], rows["stoch"][:, 0])
     return batch, rows["id"][:, 1:]

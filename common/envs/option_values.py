@@ -9,7 +9,7 @@ RANGES = {  # lowest and highest
     **dict.fromkeys(("frame_skip", "action_repeat"), (1, 1_000)),
     **dict.fromkeys(("limit", "time_limit", "max_steps"), (1, 10**9)),
     **{"size": (8, 1_024), "sticky": (0, 1), "skill": (1, 5), "noop_max": (0, 10_000), "gap": (10, 64)},
-    **{"actions": (1, 7), "camera": (-1, 1_000)},
+    **{"levels": (0, 10**9), "actions": (1, 7), "camera": (-1, 1_000)},
 }
 
 

@@ -17,13 +17,18 @@ def names() -> list[str]:
 def make(name: str, mode: str = "train", obs: str = "auto", **options) -> gym.Env:
     """One game."""
     pixels_only(name, obs)
-    return ToyEnv(toy_core(name), **options)
+    return ToyEnv(toy_core(name), **_of_mode(mode, options))
 
 
 def make_vector(name: str, num: int, mode: str = "train", obs: str = "auto", **options) -> VectorEnv:
     """num games in lockstep, without a process or a loop per game."""
     pixels_only(name, obs)
-    return ToyVectorEnv(toy_core(name), num, **options)
+    return ToyVectorEnv(toy_core(name), num, **_of_mode(mode, options))
+
+
+def _of_mode(mode: str, options: dict[str, Any]) -> dict[str, Any]:
+    """Evaluations do not know `levels`: they begin anywhere."""
+    return options if mode == "train" else {key: value for key, value in options.items() if key != "levels"}
 
 
 def options(name: str) -> dict[str, Any]:

@@ -31,8 +31,13 @@ class ToySimpleWorld(ToyCore):
         threat_penalty: float = 1.0,
         grid: int = 4,
         size: int = 64,
+        levels: int = 0,
     ):
-        """`terminal`: goal and threat end the game; `grid` cells per side; `size`: a multiple of it."""
+        """`terminal`: goal and threat end the game; `grid` cells per side; `size`: a multiple of it.
+
+        `levels`: games begin with one of so many boards, always the same ones; 0: any board.  In training
+        only: evaluations begin with any board, so that they tell what was learned by heart.
+        """
         check_choice("actions", actions, ("continuous", "discrete"))
         if grid < 2 or size % grid:
             raise UserError(
@@ -41,10 +46,12 @@ class ToySimpleWorld(ToyCore):
         self.discrete, self.terminal = actions == "discrete", terminal
         space = spaces.Discrete(len(MOVES)) if self.discrete else spaces.Box(-1.0, 1.0, (2,), np.float32)
         super().__init__(n, size=size, channels=3, action_space=space, max_steps=12 if terminal else 25)
-        self.grid, self.threat_penalty = grid, float(threat_penalty)
+        self.grid, self.threat_penalty, self.levels = grid, float(threat_penalty), levels
         self.actor, self.goal, self.threat = np.zeros((3, n, 2), np.int64)  # cells (x, y)
 
     def _spawn(self, row: int, rng: np.random.Generator) -> None:
+        if self.levels:
+            rng = np.random.default_rng(rng.integers(self.levels))
         cells = rng.choice(self.grid**2, 3, replace=False)
         self.actor[row], self.goal[row], self.threat[row] = np.stack(
             [cells % self.grid, cells // self.grid], -1

@@ -8,6 +8,7 @@ import pytest
 from gymnasium.utils.env_checker import check_env
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
+from common.env_wrapper import make_env, make_vector_env
 from common.envs.toy_policies import blind_policies, constant, held_random, rollout, sweep
 from common.envs.toys import (
     SCORES_FILE,
@@ -327,6 +328,23 @@ def test_simple_world_moves_are_symmetric_and_picture_is_the_board():
     board = core.render(rows)[3]
     assert board[2, 1].tolist() == [0, 0, 0] and board[3, 0].tolist() == [0, 255, 0]
     assert board[0, 3].tolist() == [255, 0, 0] and (board == 255).all(-1).sum() == 13
+
+
+def test_simple_world_trains_on_few_boards_and_is_tested_on_any():
+    """The same ten boards whatever the seed, alone and side by side; evaluations begin anywhere."""
+
+    def boards(mode: str, seed: int) -> set[bytes]:
+        env = make_env("toy_simple_world", mode, size=8, levels=10)
+        both = make_vector_env("toy_simple_world", 2, mode, size=8, levels=10)
+        env.reset(seed=seed), both.reset(seed=seed + 1)
+        starts = (np.stack([*both.reset()[0]["image"], env.reset()[0]["image"]]) for _ in range(60))
+        return {picture.tobytes() for pictures in starts for picture in pictures}
+
+    first = boards("train", 0)
+    assert len(first) == 10 and boards("train", 7) == first
+    assert len(boards("eval", 0)) > 100
+    with pytest.raises(UserError, match="levels -1"):
+        make_env("toy_simple_world", levels=-1)
 
 
 # --- blind policies and stored scores ---

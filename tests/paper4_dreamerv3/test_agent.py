@@ -237,6 +237,18 @@ def test_gamma_is_divided_out_of_going_on(make):
             np.testing.assert_allclose(agent.dream(rows(agent.spaces), 3).cont, said / gamma, atol=1e-5)
 
 
+def test_another_coin_changes_what_is_learned_and_not_what_is_told(make):
+    """Both heads are sure of 2.01 in the coin of the replay; a dream tells it in the task's own."""
+    for scale in (1.0, 100.0):
+        agent = make(**{"model.reward_scale": scale})
+        for head in (agent.model.rew, agent.critic):
+            with torch.no_grad():
+                head.net.out.bias[134] = 50
+        dream = agent.dream(rows(agent.spaces), 2)
+        np.testing.assert_allclose(dream.rew, 2.01127087 / scale, rtol=1e-4)
+        np.testing.assert_allclose(dream.val, 2.01127087 / scale, rtol=1e-4)
+
+
 # --- files and spaces
 
 

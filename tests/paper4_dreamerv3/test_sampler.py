@@ -42,6 +42,13 @@ def fill(agent: DreamerV3Agent, rows: int, num: int = 1, episode: int = 13, onli
     return replay
 
 
+def test_rewards_are_learned_in_the_coin_that_is_asked_for(small):
+    agent = make_agent(small(**{"model.reward_scale": 100.0}))
+    replay = fill(agent, 60)
+    batch, ids = sample(replay, agent)
+    np.testing.assert_allclose(batch["rew"].numpy(), 100 * replay.gather(ids)["rew"])
+
+
 @pytest.mark.parametrize("spaces", [DISCRETE, CONTINUOUS, SEVERAL])
 def test_a_batch_is_runs_of_rows_with_the_action_before(small, spaces):
     """Three envs with 200 rows each, 16 x 65 rows: contiguous, row 0 dropped, flags as they are stored."""
@@ -138,8 +145,11 @@ def test_an_update_writes_its_latents_under_the_rows_they_belong_to(small, space
     replay, learner = fill(agent, 80, online=21), Learner(agent)
     batch, ids = sample(replay, agent)
     before = replay.gather(np.arange(80))
-    _, post = learner.update(batch)
-    replay.update(ids, agent.pack(post))
+    found, losses = [], learner.losses
+    learner.losses = lambda batch: found.append(losses(batch)) or found[0]
+    _, latents = learner.update(batch)
+    _, post, _ = found[0]
+    replay.update(ids, {name: part.numpy() for name, part in latents.items()})
     stored = replay.gather(ids)
     index = post.stoch.unflatten(-1, (3, 4)).argmax(-1)
     np.testing.assert_array_equal(stored["stoch"], index.numpy())
