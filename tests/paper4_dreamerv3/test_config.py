@@ -43,6 +43,7 @@ EVERYWHERE = {  # one set of numbers for all tasks: that is the paper's claim
     "behaviour.replay_scale": 0.3,
     "behaviour.root_cont": "pred",
     "behaviour.norm": True,
+    "model.reward_scale": 1.0,
     "behaviour.norm_rate": 0.01,
     "replay.batch": 16,
     "replay.length": 64,
