@@ -113,15 +113,16 @@ def measure(args: Args) -> dict[str, dict[str, float]]:
 
 
 def row(spans: np.ndarray, rates: np.ndarray, flop: float, subject: Subject) -> dict[str, float]:
-    """One of ours: spans [rounds, 3 parts, CPU-seconds and seconds], rates [rounds]."""
+    """One of ours: spans [rounds, 3 parts or 1, CPU-seconds and seconds], rates [rounds]."""
     clock = int(subject.device.type == "cuda")  # where the device works, the host's CPU time says nothing
-    parts = np.median(spans[..., clock], 0) * 1000  # [3]
+    parts = np.median(spans[..., clock], 0) * 1000  # [3] or, of a CUDA graph, [1]
+    names = PARTS if len(parts) > 1 else ()
     total, wall = np.median(spans.sum(1), 0) * 1000
     times = np.median(spans.sum(1)[:, clock] * rates / flop)
     return {
         **({} if clock else {"cpu_ms": round(float(total), 1)}),
         "wall_ms": round(float(wall), 1),
-        **{name: round(float(part), 1) for name, part in zip(PARTS, parts, strict=True)},
+        **{name: round(float(part), 1) for name, part in zip(names, parts, strict=False)},
         "gflop": round(flop / 1e9, 2),
         "gemm_gflops": round(float(np.median(rates)) / 1e9, 1),
         "times_flop": round(float(times), 2),

@@ -167,7 +167,8 @@ class ReturnRange(nn.Module):
     @torch.no_grad()
     def update(self, ret: Tensor) -> Tensor:
         """Take in a batch of returns -> S, at least 1: small returns are never scaled up.  [...] -> []"""
-        edges = torch.tensor([0.05, 0.95], device=ret.device)
+        # Filled on the device; torch.tensor would copy them from the host, and wait.
+        edges = torch.stack([torch.full((), share, device=ret.device) for share in [0.05, 0.95]])
         low, high = torch.quantile(ret.float().flatten(), edges)
         is_good = (high - low).isfinite()  # an update that will be skipped leaves no trace here either
         self.low.copy_(torch.where(is_good, self.low.lerp(low, self.rate), self.low))

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 import torch
 from torch import Tensor, nn
 
-from common.faults import NonFiniteGuard, finite_flags
+from common.faults import finite_flags
 
 
 class LaProp:
@@ -20,7 +20,6 @@ class LaProp:
     def __init__(
         self,
         parameters: Iterable[nn.Parameter],
-        guard: NonFiniteGuard | None = None,
         *,
         lr: float,
         warmup: int = 0,
@@ -30,14 +29,17 @@ class LaProp:
         eps: float = 1e-20,
     ):
         """agc: a tensor's gradient norm is at most this share of its own norm, which counts as >= 1e-3."""
-        self.parameters, self.guard = list(parameters), guard
+        self.parameters = list(parameters)
         self.lr, self.warmup, self.agc, self.betas, self.eps = lr, warmup, agc, (beta1, beta2), eps
         self.mean = [torch.zeros_like(p) for p in self.parameters]
         self.square = [torch.zeros_like(p) for p in self.parameters]
         self.count = torch.zeros((), device=self.parameters[0].device)
 
-    def step(self, loss: Tensor, losses: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Backward, clip, step.  losses: what to name where one is not finite; then nothing changes."""
+    def step(self, loss: Tensor, losses: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
+        """Backward, clip, step -> the gradient's norm, finite_flags of losses and norm, for a NonFiniteGuard.
+
+        Where one of them is not finite, nothing changes.
+        """
         for parameter in self.parameters:
             parameter.grad = None
         loss.backward()
@@ -45,11 +47,9 @@ class LaProp:
             if parameter.grad is None:
                 parameter.grad = torch.zeros_like(parameter)
         norm = torch.stack(torch._foreach_norm([p.grad for p in self.parameters])).norm()
-        flags = finite_flags({**losses, "total": loss}, norm)
+        flags = finite_flags(losses, norm)
         self.apply(flags.all().float())
-        if self.guard is not None:
-            self.guard.record({**losses, "total": loss}, flags)
-        return {"grad_norm": norm, "loss/total": loss.detach()}
+        return norm, flags
 
     @torch.no_grad()
     def apply(self, ok: Tensor | float = 1.0) -> None:

@@ -20,7 +20,7 @@ from paper4_dreamerv3.config import Config
 from paper4_dreamerv3.presets import PRESETS, PROFILES, SIZES, SUITES
 
 if TYPE_CHECKING:
-    import torch
+    from torch import Tensor
 
     from paper4_dreamerv3.agent import DreamerV3Agent
     from paper4_dreamerv3.rssm import State
@@ -41,7 +41,8 @@ def train(run: OnlineRun) -> bool:
             batch, ids = sample(run.replay, run.agent)
             with run.meter.timed("update"):
                 metrics, post = learner.update(batch)
-            run.replay.update(ids, run.agent.pack(post))  # rows remember what the newest model thinks of them
+            # Rows remember what the newest model thinks of them.
+            run.replay.update(ids, {name: part.cpu().numpy() for name, part in post.items()})
             run.updated(metrics)
         if not run.keep_up():
             return False
@@ -54,13 +55,13 @@ class Learner:
     def __init__(self, agent: "DreamerV3Agent", guard=None):
         from common.device import autocast
         from paper4_dreamerv3.actor_critic import ReturnRange
+        from paper4_dreamerv3.graph import GraphedUpdate
         from paper4_dreamerv3.optim import LaProp
 
-        self.agent, self.cfg = agent, agent.cfg
+        self.agent, self.cfg, self.guard = agent, agent.cfg, guard
         cfg = self.cfg
         self.optimizer = LaProp(
             [p for part in agent.parts().values() for p in part.parameters()],
-            guard,
             lr=cfg.lr,
             warmup=cfg.lr_warmup,
             agc=cfg.agc,
@@ -70,30 +71,48 @@ class Learner:
         )
         self.range = ReturnRange(cfg.behaviour.norm_rate).to(agent.device)
         self.autocast = autocast(agent.device, cfg.precision)
-        if cfg.compile:
+        self.run = self.step
+        if cfg.compile and agent.device.type == "cuda":
+            self.run = GraphedUpdate(self.step, self.tensors())
+        elif cfg.compile:
             agent.model.rssm.compile_steps()
 
-    def update(self, batch: dict[str, "torch.Tensor"]) -> tuple[dict[str, "torch.Tensor"], "State"]:
-        """One gradient step on a batch [B, T, ...] -> metrics on the device, posteriors [B, T, ...]."""
+    def update(self, batch: dict[str, "Tensor"]) -> tuple[dict[str, "Tensor"], dict[str, "Tensor"]]:
+        """One step on a batch [B, T, ...] -> metrics, posteriors as they are stored; both on the device."""
+        metrics, losses, flags, post = self.run(batch)
+        if self.guard is not None:
+            self.guard.record(losses, flags)
+        return metrics | {f"loss/{name}": loss for name, loss in losses.items()}, post
+
+    def step(self, batch: dict[str, "Tensor"]) -> tuple[dict, dict, "Tensor", dict]:
+        """What a CUDA graph captures: all work of an update on the device, without waiting for it.
+
+        -> metrics, mean losses, which of them are finite, posteriors as they are stored
+        """
+        import torch
+
         losses, post, metrics = self.losses(batch)
         scales = self.scales()
         assert losses.keys() == scales.keys(), losses.keys() ^ scales.keys()
-        total = sum(scales[name] * loss.mean() for name, loss in losses.items())
-        metrics |= self.optimizer.step(total, losses)
-        import torch
-
+        losses["total"] = sum(scales[name] * loss.mean() for name, loss in losses.items())
+        metrics["grad_norm"], flags = self.optimizer.step(losses["total"], losses)
         with torch.no_grad():
             slow, critic = (list(net.parameters()) for net in (self.agent.slow, self.agent.critic))
             torch._foreach_lerp_(slow, critic, self.cfg.behaviour.slow_rate)
-        metrics |= {f"loss/{name}": loss.detach().mean() for name, loss in losses.items()}
-        return metrics, post
+        means = {name: loss.detach().mean() for name, loss in losses.items()}
+        return metrics, means, flags, self.agent.compact(post)
+
+    def tensors(self) -> list["Tensor"]:
+        """All that a step changes, in place."""
+        optim, slow = self.optimizer, self.agent.slow.parameters()
+        return [*optim.parameters, *optim.mean, *optim.square, optim.count, *slow, *self.range.buffers()]
 
     def scales(self) -> dict[str, float]:
         """Weight of every loss."""
         ones = dict.fromkeys((*self.agent.spaces.obs, "rew", "cont", "policy", "value"), 1.0)
         return ones | self.agent.model.scales() | {"replay_value": self.cfg.behaviour.replay_scale}
 
-    def losses(self, batch: dict[str, "torch.Tensor"]) -> tuple[dict, "State", dict]:
+    def losses(self, batch: dict[str, "Tensor"]) -> tuple[dict, "State", dict]:
         """Named losses, posteriors, metrics.  Of policy and value only replay_value reaches the model."""
         import torch
 
@@ -127,7 +146,7 @@ class Learner:
         val = value.mean().detach()  # [H + 1, N]
         disc, weight = alive(cont, cfg.gamma, cfg.model.contdisc)
         ret = lambda_return(rew, val, disc, behave.lam)  # [H, N]
-        scale = self.range.update(ret) if behave.norm else 1.0
+        scale = self.range.update(ret) if behave.norm else ret.new_ones(())
         advantage = (ret - val[:-1]) / scale
         losses["policy"] = actor_loss(policy, dream.act, advantage, weight[:-1], cfg.actor.entropy)
         losses["value"] = critic_loss(value[:-1], ret, slow[:-1], weight[:-1], behave.slow_scale)
@@ -152,7 +171,7 @@ class Learner:
                 "imag/return": ret.mean(),
                 "imag/value": val.mean(),
                 "imag/advantage_std": advantage.std(),
-                "return_range": torch.as_tensor(scale),
+                "return_range": scale,
                 "policy_entropy": policy.entropy().detach().mean(),
             },
         )

@@ -77,6 +77,16 @@ def test_time_is_charged_to_the_part_that_takes_it(name, monkeypatch):
     assert subject.behaviour.imagine.__name__ == "imagine"  # nothing stays patched
 
 
+def test_a_graph_has_no_parts():
+    subject = small("DreamerV3 tiny")
+    outputs = subject.learner.run(*subject.args)
+    subject.learner.run = lambda batch: burn(0.05) or outputs  # calls neither the model nor `imagine`
+    spans = subject.measure()
+    assert spans.shape == (1, 2) and (spans > 0.05).all()
+    row = dreamer_update.row(spans[None], np.array([1e9]), 1e9, subject)
+    assert row["cpu_ms"] > 50 and "model_ms" not in row
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", PAPERS)
 def test_compiled_is_measured_and_equals_eager(name):
