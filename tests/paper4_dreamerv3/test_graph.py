@@ -1,0 +1,200 @@
+"""The captured update is the eager one: warming up leaves no trace, results are its own, nothing waits (7.4).
+
+Without a GPU a stand-in calls the update again where a graph would be replayed, and the meta device shows
+what a capture would forbid.
+"""
+
+import pytest
+import torch
+from torch.overrides import TorchFunctionMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from common.env_wrapper import EnvSpec
+from common.faults import NonFiniteGuard
+from common.seeding import seed_everything
+from common.spaces import Spaces
+from paper4_dreamerv3.agent import DreamerV3Agent
+from paper4_dreamerv3.graph import WARM_UP, GraphedUpdate
+from paper4_dreamerv3.train import Learner
+
+DISCRETE, CONTINUOUS = Spaces({"vector": (5,)}, 3, True), Spaces({"vector": (5,)}, 2, False)
+EVERYTHING = Spaces({"image": (32, 32, 1), "image_wrist": (32, 32, 3), "vector": (4,)}, 9, True, (2, 3, 4))
+KINDS = pytest.mark.parametrize("spaces", [DISCRETE, CONTINUOUS, EVERYTHING], ids=["one", "box", "all"])
+
+
+def called_again(function, device):
+    """Instead of a CUDA graph: warms up like one, and each replay calls the function on the same buffers."""
+    for _ in range(WARM_UP):
+        function()
+    outputs = function()
+
+    def replay():
+        for old, new in zip(tree_leaves(outputs), tree_leaves(function()), strict=True):
+            old.copy_(new)
+
+    return replay, outputs
+
+
+def trained(one: Learner, batches: list[dict]) -> list[torch.Tensor]:
+    """Updates -> all that they give and all that they leave, and the next random number."""
+    given = [one.update(batch) for batch in batches]
+    nets = [
+        p
+        for net in (*one.agent.parts().values(), one.agent.slow, one.range)
+        for p in net.state_dict().values()
+    ]
+    optim = one.optimizer
+    left = [
+        *nets,
+        *optim.mean,
+        *optim.square,
+        optim.count,
+        *one.agent.model.rssm.latent.noise(2, device="cpu"),
+    ]
+    return [*tree_leaves(given), *left]
+
+
+@KINDS
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_the_captured_update_is_the_eager_one_to_the_bit(learner, random_batch, spaces, precision):
+    """Warming up leaves no trace, batches reach the buffers, what was given before stays as it was."""
+    batches, runs = [random_batch(spaces, seed=seed) for seed in range(3)], []
+    for graphed in (False, True):
+        one = learner({"precision": precision, "lr_warmup": 5}, spaces, awake=True)
+        if graphed:
+            one.run = GraphedUpdate(one.step, one.tensors(), called_again)
+        runs.append(trained(one, [{name: x.clone() for name, x in batch.items()} for batch in batches]))
+        one.guard.flush()
+        assert one.guard.skipped == 0
+    eager, graphed = runs
+    assert len(eager) == len(graphed) and all(torch.equal(a, b) for a, b in zip(eager, graphed, strict=True))
+
+
+def test_a_bad_batch_at_the_capture_and_later_ones_are_counted(learner, random_batch):
+    one, bad = learner(), random_batch()
+    bad["rew"][0, 1] = float("nan")
+    one.run = GraphedUpdate(one.step, one.tensors(), called_again)
+    for batch in (bad, random_batch(seed=1), bad):
+        one.update(batch)
+    one.guard.flush()
+    assert one.guard.skipped == 2 and one.optimizer.count == 1
+
+
+def test_a_batch_of_another_shape_is_refused(learner, random_batch):
+    one = learner()
+    graphed = GraphedUpdate(one.step, one.tensors(), called_again)
+    graphed(random_batch())
+    with pytest.raises(AssertionError, match="vector"):
+        graphed({name: part[:1] for name, part in random_batch().items()})  # copy_ would repeat the row
+
+
+# --- nothing waits for the device
+
+
+class OnDevice(TorchDispatchMode):
+    """Every tensor of every operation is on the meta device, which has no values that one could wait for."""
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        result = function(*args, **(kwargs or {}))
+        for x in tree_leaves((args, kwargs, result)):
+            assert not isinstance(x, torch.Tensor) or x.is_meta, f"{function} on the {x.device}"
+        return result
+
+
+class NoHostData(TorchFunctionMode):
+    """No tensor is made or indexed from Python's numbers: on CUDA a copy that waits, on meta it is silent."""
+
+    MAKERS = (torch.tensor, torch.as_tensor, torch.asarray, torch.from_numpy, torch.Tensor.new_tensor)
+
+    def __torch_function__(self, function, types, args=(), kwargs=None):
+        data = args[1:] if function is torch.Tensor.new_tensor else args[:1]
+        made = function in self.MAKERS and not isinstance(data[0], torch.Tensor)
+        index = args[1] if getattr(function, "__name__", "") in ("__getitem__", "__setitem__") else ()
+        lists = [x for x in (index if isinstance(index, tuple) else (index,)) if isinstance(x, list)]
+        assert not made and not lists, f"{function} of {data or lists}"
+        return function(*args, **(kwargs or {}))
+
+
+def watched(function) -> None:
+    with NoHostData(), OnDevice():
+        function()
+
+
+@KINDS
+@pytest.mark.parametrize(
+    "more", [{}, {"behaviour.norm": False, "behaviour.root_cont": "true"}, {"model.symlog": False}]
+)
+def test_the_update_neither_waits_nor_copies(small, random_batch, spaces, more):
+    """On the meta device it takes the branches of a GPU, and reading a value is an error by itself."""
+    cfg = small(lr_warmup=5, **more)
+    one = Learner(DreamerV3Agent(cfg, EnvSpec(cfg.env, {}), spaces, "meta"), NonFiniteGuard())
+    one.autocast = lambda: torch.autocast("cpu", enabled=False)  # meta has none; casts stay on a device
+    batch = {name: part.to("meta") for name, part in random_batch(spaces).items()}
+    one.step(batch)  # warms up: the bins are made on the host, once
+    watched(lambda: one.step(batch))
+
+
+X = torch.zeros(4, device="meta")
+FAULTS = {
+    "item": lambda: X.sum().item(),
+    "if": lambda: 1 if X.sum() > 0 else 0,
+    "tolist": lambda: X.tolist(),
+    "cpu": lambda: X.cpu(),
+    "nonzero": lambda: X.nonzero(),
+    "a mask": lambda: X[X > 0],
+    "a list as an index": lambda: X[[0, 1]],
+    "a tensor of numbers": lambda: torch.tensor([0.05, 0.95], device="meta"),
+    "a tensor of one number": lambda: torch.as_tensor(1.0, device="meta"),
+    "new_tensor": lambda: X.new_tensor([1.0]),
+    "a tensor from the host": lambda: torch.ones(4).to("meta"),
+    "a scalar from the host": lambda: X.clamp(max=torch.ones(())),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_faults_are_found(fault):
+    with pytest.raises((AssertionError, RuntimeError)):  # NotImplementedError is a RuntimeError
+        watched(FAULTS[fault])
+    watched(lambda: torch.where(X > 0, X * 0.5, 0.0) + 0.9**X)  # numbers as such are no copies
+
+
+def test_a_fault_in_the_update_is_found(small, random_batch, monkeypatch):
+    cfg = small()
+    one = Learner(DreamerV3Agent(cfg, EnvSpec(cfg.env, {}), DISCRETE, "meta"))
+    one.autocast = lambda: torch.autocast("cpu", enabled=False)
+    batch = {name: part.to("meta") for name, part in random_batch().items()}
+    range_of = one.range.update
+    monkeypatch.setattr(one.range, "update", lambda ret: range_of(ret) * torch.tensor(1.0, device="meta"))
+    with pytest.raises(AssertionError, match="built-in method tensor"):
+        watched(lambda: one.step(batch))
+
+
+# --- the real thing
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="a CUDA graph needs a CUDA device")
+@KINDS
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_on_cuda_five_replays_are_five_eager_updates(small, random_batch, spaces, precision):
+    """With the same draws.  bf16: only the first; without autocast's cache gradients round elsewhere."""
+    runs = []
+    for compiled in (False, True):
+        cfg = small(compile=compiled, precision=precision)
+        seed_everything(0)
+        one = Learner(DreamerV3Agent(cfg, EnvSpec(cfg.env, {}), spaces, "cuda"), NonFiniteGuard())
+        assert isinstance(one.run, GraphedUpdate) == compiled
+        curve = []
+        with torch.backends.cudnn.flags(deterministic=True, allow_tf32=False):
+            seed_everything(1)
+            for seed in range(5):
+                batch = {name: part.cuda() for name, part in random_batch(spaces, seed=seed).items()}
+                curve.append(one.update(batch))
+        one.guard.flush()
+        assert one.guard.skipped == 0 and one.optimizer.count == 5
+        runs.append((curve, one.tensors()))
+    (eager, state), (graphed, replayed) = runs
+    if precision == "fp32":
+        torch.testing.assert_close([graphed, replayed], [eager, state], rtol=1e-4, atol=1e-5)
+    else:
+        torch.testing.assert_close(graphed[0][0], eager[0][0], rtol=0.05, atol=0.02)
