@@ -164,19 +164,26 @@ def watched(function) -> None:
         function()
 
 
-def on_meta(cfg, spaces: Spaces, random_batch) -> tuple[Learner, dict[str, torch.Tensor]]:
-    one = Learner(DreamerV3Agent(cfg, EnvSpec(cfg.env, {}), spaces, "meta"), NonFiniteGuard())
-    one.autocast = lambda: torch.autocast("cpu", enabled=False)  # meta has none; casts stay on a device
-    return one, {name: part.to("meta") for name, part in random_batch(spaces).items()}
+@pytest.fixture
+def on_meta(small, random_batch, monkeypatch):
+    """on_meta(spaces, lr=0.1) -> a learner whose networks are there, and a batch."""
+    autocast = torch.autocast  # which meta has not; casts stay on a device
+
+    def make(spaces: Spaces, **more) -> tuple[Learner, dict[str, torch.Tensor]]:
+        agent = DreamerV3Agent(small(**more), EnvSpec("toy_catch", {}), spaces, "meta")
+        return Learner(agent), {name: part.to("meta") for name, part in random_batch(spaces).items()}
+
+    monkeypatch.setattr(torch, "autocast", lambda kind, *args, **more: autocast("cpu", *args, **more))
+    return make
 
 
 @KINDS
 @pytest.mark.parametrize(
     "more", [{}, {"behaviour.norm": False, "behaviour.root_cont": "true"}, {"model.symlog": False}]
 )
-def test_the_update_neither_waits_nor_copies(small, random_batch, spaces, more):
+def test_the_update_neither_waits_nor_copies(on_meta, spaces, more):
     """On the meta device it takes the branches of a GPU, and reading a value is an error by itself."""
-    one, batch = on_meta(small(lr_warmup=5, **more), spaces, random_batch)
+    one, batch = on_meta(spaces, lr_warmup=5, **more)
     one.step(batch)  # warms up: the bins are made on the host, once
     watched(lambda: one.step(batch))
 
@@ -205,8 +212,8 @@ def test_faults_are_found(fault):
     watched(lambda: torch.where(X > 0, X * 0.5, 0.0) + 0.9**X)  # numbers as such are no copies
 
 
-def test_a_fault_in_the_update_is_found(small, random_batch, monkeypatch):
-    one, batch = on_meta(small(), DISCRETE, random_batch)
+def test_a_fault_in_the_update_is_found(on_meta, monkeypatch):
+    one, batch = on_meta(DISCRETE)
     range_of = one.range.update
     monkeypatch.setattr(one.range, "update", lambda ret: range_of(ret) * torch.tensor(1.0, device="meta"))
     with pytest.raises(AssertionError, match="built-in method tensor"):
