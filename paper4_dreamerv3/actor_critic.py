@@ -62,8 +62,8 @@ class OneHots:
         draws = []
         for probs in self.probs:
             noise = torch.empty_like(probs).exponential_(generator=generator)
-            draws.append(F.one_hot((probs / noise).argmax(-1), probs.shape[-1]))
-        return torch.cat(draws, -1).to(self.probs[0].dtype)
+            draws.append(torch.zeros_like(probs).scatter_(-1, (probs / noise).argmax(-1, keepdim=True), 1.0))
+        return torch.cat(draws, -1)
 
     def mode(self) -> Tensor:
         """[..., A]"""

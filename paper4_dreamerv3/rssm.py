@@ -63,7 +63,7 @@ class Categorical:
         weight = probs.detach()
         if temperature != 1:  # relative to the likeliest: cold powers of small numbers would all be 0
             weight = (weight / weight.amax(-1, keepdim=True)) ** (1 / temperature)
-        onehot = F.one_hot((weight / noise).argmax(-1), self.classes).to(probs.dtype)
+        onehot = torch.zeros_like(weight).scatter_(-1, (weight / noise).argmax(-1, keepdim=True), 1.0)
         if probs.requires_grad:
             onehot = onehot + (probs - probs.detach())
         return onehot.flatten(-2).to(logit.dtype)
