@@ -149,7 +149,7 @@ def plot_data(plot: Plot, records: Sequence[Record]) -> dict[str, list]:
             if known:
                 curves[y.title] = [[[x for x, _ in known], [float(np.mean(v)) for _, v in known]]]
         return curves
-    groups = {key[0]: runs for key, runs in group_by(chosen, ("label",)).items()}
+    groups = {key[0]: runs for key, runs in group_by(chosen, (plot.by,)).items()}
     for label, runs in groups.items():
         for record in runs:
             curve = record.curve()

@@ -64,6 +64,7 @@ class Plot:
     y: tuple[Column, ...] = (Column("return", "ret_mean"),)
     rows: str = ""
     baselines: tuple[str, ...] = ("random", "blind", "optimum")
+    by: str = "label"  # runs that agree in it are curves of one colour
 
 
 ALL = ("random", "blind", "optimum", "published")
@@ -75,6 +76,8 @@ DODGE = (
 DOOM = ("dream only", "under-trained model")
 PAPER2 = {"paper": "paper2_dreamerv1"}
 PAPER3 = {"paper": "paper3_dreamerv2"}
+PAPER4 = {"paper": "paper4_dreamerv3"}
+FIVE = ("CartPole-v1", "Pendulum-v1", "toy_catch", "toy_point", "toy_simple_world")  # one set of numbers
 DREAMER = (  # one row per env and variant, its baselines beside it
     *(Column("environment", "group"), RUN, SCORE, WAY),
     *(Column(name, f"{name}.value", "{:.1f}") for name in ("random", "blind", "optimum")),
@@ -87,6 +90,8 @@ REAL = (  # published tasks: the beginning of a curve
     *(Column(name, f"{name}.value", "{:,.1f}") for name in ("random", "blind")),
     *(Column("updates", "updates", "{:,.0f}"), SEEDS, CPU, WALL, COMMAND),
 )
+
+THREE = {"paper": ("paper2_dreamerv1", "paper3_dreamerv2", "paper4_dreamerv3")}
 
 TABLES: dict[str, Table] = {
     "paper1-rollouts": Table(
@@ -226,6 +231,25 @@ TABLES: dict[str, Table] = {
     "paper3-commands": Table(
         where={**PAPER3, "preset": "tiny"}, by=("group", "recipe"), columns=(DREAMER[0], RUN, COMMAND)
     ),
+    "paper4-toys": Table(where={**PAPER4, "group": FIVE}, by=("group", "label"), columns=DREAMER),
+    "paper4-commands": Table(
+        where={**PAPER4, "preset": "tiny"}, by=("group", "recipe"), columns=(DREAMER[0], RUN, COMMAND)
+    ),
+    "paper4-experiments": Table(
+        where={**PAPER4, "group": (*FIVE[2:], "experiment")},
+        by=("env", "label"),
+        columns=(Column("environment", "env"), *EXPERIMENT),
+        order=("tiny",),
+    ),
+    "paper4-real": Table(where={**PAPER4, "group": "published tasks"}, by=("env", "label"), columns=REAL),
+    "dreamers": Table(
+        where={**THREE, "group": (POINT[0], *FIVE[2:4])},
+        by=("env", "paper", "label"),
+        columns=(
+            *(Column("environment", "env"), Column("paper", "paper"), RUN, SCORE, WAY, SEEDS, FRAMES),
+            *(Column("updates", "updates", "{:,.0f}"), CPU),
+        ),
+    ),
 }
 
 PLOTS: dict[str, Plot] = {
@@ -269,6 +293,42 @@ PLOTS: dict[str, Plot] = {
         {**PAPER3, "env": "toy_point", "label": ("tiny", "REINFORCE")},
         "Paper 3 on toy_point: the dynamics' gradient (tiny) against REINFORCE",
     ),
+    **{f"paper4-{name}": Plot({**PAPER4, "env": name, "group": name}, f"Paper 4 on {name}") for name in FIVE},
+    "paper4-scale": Plot(
+        {
+            **PAPER4,
+            "env": "toy_point",
+            "label": ("tiny", *(f"rewards x {k}{how}" for k in (0.01, 1, 100) for how in ("", ", plain"))),
+        },
+        "Paper 4 on toy_point: the size of rewards, with bins (tiny) and with plain numbers",
+        baselines=("random", "optimum"),
+    ),
+    "paper4-ablations": Plot(
+        {
+            **PAPER4,
+            "env": "toy_catch",
+            "label": ("tiny", "no return range", "no free bits", "no uniform share"),
+        },
+        "Paper 4 on toy_catch: without its parts",
+    ),
+    "paper4-size": Plot(
+        {**PAPER4, "env": "toy_catch", "label": ("tiny", "half the width", "twice the width")},
+        "Paper 4 on toy_catch: the size dial",
+    ),
+    "paper4-levels": Plot(
+        {**PAPER4, "env": "toy_simple_world", "label": ("tiny", "10 boards", "100 boards")},
+        "Paper 4 on toy_simple_world: trained on some boards, tested on any (tiny: trained on any)",
+        baselines=("random", "optimum"),
+    ),
+    "paper4-against-3": Plot(
+        {**THREE, "env": "toy_catch", "label": "tiny"}, "The three Dreamers on toy_catch", by="paper"
+    ),
+    "paper4-real": Plot(
+        {**PAPER4, "env": "dmc_cartpole_swingup"}, "Paper 4: cartpole_swingup, pixels and vectors"
+    ),
+    "paper4-doorkey": Plot({**PAPER4, "env": "MiniGrid-DoorKey-5x5-v0"}, "Paper 4: DoorKey-5x5"),
+    "paper4-crafter": Plot({**PAPER4, "env": "crafter_reward"}, "Paper 4: Crafter"),
+    "paper4-voxel": Plot({**PAPER4, "env": "voxel_navigate"}, "Paper 4: voxel_navigate"),
     "paper2-toy_point": Plot({**PAPER2, "env": "toy_point", "label": "tiny"}, "Paper 2 on toy_point"),
     "paper2-toy_catch": Plot({**PAPER2, "env": "toy_catch"}, "Paper 2 on toy_catch: it does not learn"),
     "paper2-real": Plot({**PAPER2, "group": "published tasks"}, "Paper 2: cartpole_swingup, 64 x 64"),
