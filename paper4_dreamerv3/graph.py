@@ -20,14 +20,12 @@ def cuda_graph(function: Callable[[], Any], device: torch.device) -> tuple[Calla
     with torch.cuda.device(device):
         side, graph = torch.cuda.Stream(), torch.cuda.CUDAGraph()
         side.wait_stream(torch.cuda.current_stream())
-        # A weight that autocast has cast once must be cast again by every replay: it keeps none.
-        with torch.autocast("cuda", enabled=False, cache_enabled=False):
-            with torch.cuda.stream(side):
-                for _ in range(WARM_UP):
-                    function()
-            torch.cuda.current_stream().wait_stream(side)
-            with torch.cuda.graph(graph, stream=side):  # records, and runs nothing
-                outputs = function()
+        with torch.cuda.stream(side):
+            for _ in range(WARM_UP):
+                function()
+        torch.cuda.current_stream().wait_stream(side)
+        with torch.cuda.graph(graph, stream=side):  # records, and runs nothing
+            outputs = function()
     return graph.replay, outputs
 
 
