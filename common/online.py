@@ -102,7 +102,10 @@ def forecasts(run: OnlineRun) -> list[str]:
 
     where = run.folder or Path.cwd()
     try:
-        return forecast(run.capacity, run.fields(), "--replay.capacity", where, run.cfg.replay.mapped)
+        latents = run.agent.replay_fields() if run.keeps_latents else {}
+        return forecast(
+            run.capacity, run.fields(), "--replay.capacity", where, run.cfg.replay.mapped, latents
+        )
     except UserError as error:
         if run.folder is not None:
             raise

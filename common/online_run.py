@@ -22,9 +22,9 @@ EVAL_SEED = 10_000  # evaluations while training; eval.py reports seeds from 0, 
 class OnlineRun:
     """Environments, replay, log, curve and checkpoints of one run.
 
-    The config has, besides RunConfig: obs, image_size, env_options, prefill, train_every, train_updates,
-    pretrain (all in environment frames or updates), eval_episodes, checkpoint_every, log_every,
-    replay.capacity.
+    The config has, besides RunConfig: obs, image_size, env_options, prefill, eval_episodes, checkpoint_every,
+    log_every, replay.capacity, batch and length; where the paper has no schedule of its own also train_every,
+    train_updates and pretrain.  All counts are environment frames or updates.
     """
 
     def __init__(self, paper: Paper, cfg: Any, device: Any, folder: Path | None):
@@ -50,7 +50,7 @@ class OnlineRun:
         if paper.schedule is None and per_env < cfg.replay.length:
             line = f"--prefill {cfg.prefill}: gives each environment {per_env} rows, and a sequence has"
             raise UserError(f"{line} {cfg.replay.length} (--replay.length): raise it")
-        if self.capacity // cfg.num_envs < cfg.replay.length:
+        if self.capacity // cfg.num_envs < cfg.replay.length + self.keeps_latents:  # a row of context
             line = f"--replay.capacity {cfg.replay.capacity}: leaves each of {cfg.num_envs} environments less"
             raise UserError(
                 f"{line} than one sequence of {cfg.replay.length} rows (--replay.length): raise it"

@@ -111,13 +111,23 @@ def storage_bytes(capacity: int, fields: Fields) -> int:
 
 
 def forecast(
-    capacity: int, fields: Fields, flag: str, run_dir: str | Path, mapped: bool = False
+    capacity: int,
+    fields: Fields,
+    flag: str,
+    run_dir: str | Path,
+    mapped: bool = False,
+    rewritten: Fields | None = None,
 ) -> list[str]:
-    """The lines on memory and disk at the start of a run; UserError naming `flag` where it does not fit."""
+    """The lines on memory and disk at the start of a run; UserError naming `flag` where it does not fit.
+
+    rewritten: fields that change all over the buffer, so that versions do not share them: while a checkpoint
+    is written there are three of these.
+    """
     size, rows = storage_bytes(capacity, fields), f"replay of {capacity:,} rows"
+    saved = size + 2 * storage_bytes(capacity, rewritten or {})
     if mapped:  # the mapped arrays, and the checkpoints beside them
-        return [forecast_disk(2 * size, f"{rows} and its checkpoints", flag, run_dir)]
-    return [forecast_ram(size, rows, flag), forecast_disk(size, "replay checkpoints", flag, run_dir)]
+        return [forecast_disk(size + saved, f"{rows} and its checkpoints", flag, run_dir)]
+    return [forecast_ram(size, rows, flag), forecast_disk(saved, "replay checkpoints", flag, run_dir)]
 
 
 def _mapped(directory: str | Path, name: str, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:

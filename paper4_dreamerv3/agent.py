@@ -76,8 +76,7 @@ class DreamerV3Agent:
         """
         rows = self.tensors({key: np.asarray(value)[:, None] for key, value in obs.items()})  # [N, 1, ...]
         carry = state.state.deter, state.state.stoch
-        prev_act = state.act[:, None] * (~rows["is_first"])[..., None]  # [N, 1, A]
-        post = self.model.rssm.observe(self.model.encoder(rows), prev_act, rows["is_first"], *carry)
+        post = self.model.rssm.observe(self.model.encoder(rows), state.act[:, None], rows["is_first"], *carry)
         post = State(*(part[:, 0] for part in post))
         dist = self.actor(post.feat)
         act = dist.mode() if self.cfg.actor.eval_action == "mode" and not explore else dist.sample()
@@ -159,7 +158,6 @@ class DreamerV3Agent:
         seen = self.tensors(rows)
         act = self.spaces.encode(torch.from_numpy(np.array(rows["act"])).to(self.device))  # [B, T, A]
         before = torch.cat([torch.zeros_like(act[:, :1]), act[:, :-1]], 1)  # what led to each row
-        before = before * (~seen["is_first"])[..., None]
         start = self.model.rssm.initial(len(act))
         carry = start.deter, start.stoch
         return self.model.rssm.observe(self.model.encoder(seen), before, seen["is_first"], *carry, generator)
@@ -180,8 +178,8 @@ class DreamerV3Agent:
         cont = self.model.going_on(feat)
         if self.cfg.model.contdisc:
             cont = (cont / self.cfg.gamma).clamp(max=1)
-        coin = self.cfg.model.reward_scale
-        numbers = self.model.reward(feat) / coin, cont, self.critic(feat).mean() / coin
+        scale = self.cfg.model.reward_scale
+        numbers = self.model.reward(feat) / scale, cont, self.critic(feat).mean() / scale
         return tuple(x.cpu().numpy() for x in numbers)
 
     @torch.no_grad()

@@ -166,7 +166,7 @@ class Config(RunConfig):
     eval_episodes: int = 4
     """Episodes of an evaluation while training."""
     checkpoint_every: int = 50_000
-    """Environment frames between two checkpoints; open episodes end there."""
+    """Frames between two checkpoints; open episodes end there, so many environments want it large."""
     log_every: int = 100
     """Updates between two rows of metrics.jsonl, which hold their mean."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
@@ -207,6 +207,8 @@ class Config(RunConfig):
             raise UserError(f"--rssm.classes {self.rssm.classes}: must be at most 255, a byte in the replay")
         if self.behaviour.imag_last == 1:
             raise UserError("--behaviour.imag-last 1: must be 0 (all rows) or at least 2")
+        if self.actor.min_std > self.actor.max_std:
+            raise UserError(f"--actor.min-std {self.actor.min_std}: must be at most --actor.max-std")
         for name, value in (("beta1", self.beta1), ("beta2", self.beta2)):
             if value == 1:
                 raise UserError(f"--{name} {value}: must be below 1")

@@ -227,9 +227,9 @@ def image_shape(cfg: ConvConfig, spaces: Spaces) -> tuple[int, int]:
     side, stages = shapes[0][0], len(cfg.mults)
     edge = side // 2**stages
     square = all(shape[:2] == (side, side) for shape in shapes)
-    if not square or side % 2**stages or not 3 <= edge <= 15:
+    if not square or side % 2**stages or not 3 <= edge <= 16:
         raise UserError(
-            f"pictures {shapes}: they must be square, of one size, and {3 * 2**stages} to {15 * 2**stages} "
+            f"pictures {shapes}: they must be square, of one size, and {3 * 2**stages} to {16 * 2**stages} "
             f"pixels wide in steps of {2**stages}"
         )
     return edge, sum(shape[2] for shape in shapes)

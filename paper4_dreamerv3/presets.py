@@ -16,6 +16,7 @@ def size(hidden: int) -> dict[str, int]:
         "units": hidden,
         "rssm.hidden": hidden,
         "rssm.deter": 8 * hidden,
+        "rssm.stoch": 32,
         "rssm.classes": hidden // 16,
         "conv.depth": hidden // 16,
     }
@@ -72,12 +73,14 @@ _ATARI100K = {"env_options": {"sticky": 0.0, "noop_max": 30, "resize": "bilinear
 _ATARI57 = {
     **{"env_options": {"gray": True, "sticky": 0.25, "noop_max": 30, "full_actions": True}},
     **{"image_size": 96, "num_envs": 16, "train_ratio": 32, "steps": 200_000_000},
+    **{"eval_every": 5_000_000, "checkpoint_every": 5_000_000},  # a checkpoint ends 16 open games
     **SIZES["200M"],
 }
 _PROPRIO = {
     "obs": "vector",
     "num_envs": 16,
     "train_ratio": 1024,
+    "checkpoint_every": 250_000,
     "env_options": {"action_repeat": 1},
     **SIZES["1M"],
 }
@@ -94,7 +97,10 @@ SUITES = {
     "dmc": {
         "tiny": {"env_options": {"render_quality": "fast"}},
         "cpu": {"env_options": {"render_quality": "fast"}},
-        "paper": {"num_envs": 16, "train_ratio": 256, "env_options": {"action_repeat": 1}},
+        "paper": {
+            **{"num_envs": 16, "train_ratio": 256, "checkpoint_every": 250_000},
+            "env_options": {"action_repeat": 1},
+        },
     },
     "atari": {"cpu": _ATARI100K, "tiny": _ATARI100K, "paper": _ATARI57, "atari100k": _ATARI100K},
     "crafter": {"paper": {"train_ratio": 512, **SIZES["200M"]}},

@@ -86,6 +86,13 @@ def block_gru(gates: Tensor, deter: Tensor) -> Tensor:
     return torch.lerp(deter, (reset.sigmoid() * cand).tanh(), (update - 1).sigmoid())
 
 
+def cast(weight: Tensor) -> Tensor:
+    """In autocast's precision, once: a part of a weight it would cast again at every use."""
+    kind = weight.device.type
+    is_on = torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind)
+    return weight.to(torch.get_autocast_dtype(kind)) if is_on else weight
+
+
 class RSSM(nn.Module):
     """Deterministic path by a block GRU, stochastic path by categoricals."""
 
@@ -135,9 +142,9 @@ class RSSM(nn.Module):
         B, T = is_first.shape
         U, D = self.cfg.hidden, self.deter
         keep = (~is_first).to(tokens.dtype)[..., None]  # [B, T, 1]
-        weight_carry, weight_act = self.hidden_in.weight.split([2 * U, U], 1)
+        weight_carry, weight_act = cast(self.hidden_in.weight).split([2 * U, U], 1)
         from_act = F.linear(self.act_input(prev_act * keep), weight_act, self.hidden_in.bias).unbind(1)
-        weight_h, weight_e = self.post_linear.weight.split([D, tokens.shape[-1]], 1)
+        weight_h, weight_e = cast(self.post_linear.weight).split([D, tokens.shape[-1]], 1)
         from_tokens = F.linear(tokens, weight_e, self.post_linear.bias).unbind(1)  # T x [B, U]
         noise = self.latent.noise(B, T, device=tokens.device, generator=generator).unbind(1)
         steps, cut = [], is_first.any(0).tolist() if tokens.device.type == "cpu" else [True] * T

@@ -22,11 +22,12 @@ def sample(replay: ReplayBuffer, agent: "DreamerV3Agent") -> tuple[dict[str, Ten
     is not trained on: it gives h, z and the action before the next one.
     """
     cfg, spaces = agent.cfg, agent.spaces
-    rows = replay.sample_sequences(cfg.replay.batch, cfg.replay.length + 1)
-    act = spaces.encode(torch.from_numpy(rows["act"][:, :-1]).to(agent.device))  # what led to rows 1 ..
     names = (*spaces.obs, "rew", "is_first", "is_last", "is_terminal")
+    rows = replay.sample_sequences(cfg.replay.batch, cfg.replay.length + 1, names=("act", *names))
     batch = {name: torch.from_numpy(rows[name][:, 1:]).to(agent.device, non_blocking=True) for name in names}
     batch["rew"] = batch["rew"] * cfg.model.reward_scale
-    batch["prev_act"] = act * (~batch["is_first"])[..., None]
-    batch["deter"], batch["stoch"] = agent.unpack(rows["deter"][:, 0], rows["stoch"][:, 0])
+    # What led to rows 1 .. T.  Where an episode begins nothing did: `observe` cuts it, together with h and z.
+    batch["prev_act"] = spaces.encode(torch.from_numpy(rows["act"][:, :-1]).to(agent.device))
+    latents = replay.gather(rows["id"][:, 0], ("deter", "stoch"))
+    batch["deter"], batch["stoch"] = agent.unpack(**latents)
     return batch, rows["id"][:, 1:]

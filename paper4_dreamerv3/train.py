@@ -162,6 +162,8 @@ class Learner:
                 slow = agent.slow(feat).mean()
         going = (~flags["is_last"][:, :-1]).float()
         losses["replay_value"] = critic_loss(value, target, slow, going, behave.slow_scale)
+        shapes = {"policy": ret.shape, "value": ret.shape, "replay_value": (B, K - 1)}
+        assert all(loss.shape == shapes.get(name, (B, T)) for name, loss in losses.items())
         return (
             losses,
             post,

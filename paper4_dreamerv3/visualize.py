@@ -90,13 +90,15 @@ def value_histogram(agent, post, window: Window, folder: Path) -> Path:
     rows = int(window.mask[0].sum())
     with torch.no_grad():
         critic = agent.critic(post.feat[0, :rows])
-    probs, bins = critic.logit.softmax(-1).cpu().numpy(), symlog(critic.bins).cpu().numpy()
-    seen = np.flatnonzero(probs.max(0) > 0.01)
+    probs = critic.logit.softmax(-1).cpu().numpy()
+    scale = agent.cfg.model.reward_scale
+    bins, mean = (symlog(x / scale).cpu().numpy() for x in (critic.bins, critic.mean()))
+    seen = np.flatnonzero(probs.max(0) > 0.05 * probs.max())
     low, high = max(seen.min() - 2, 0), min(seen.max() + 3, len(bins))
     figure, axes = new_figure(width=6.4, height=3.6)
     ax = axes[0, 0]
     ax.pcolormesh(np.arange(rows), bins[low:high], probs.T[low:high], cmap="Blues", shading="nearest")
-    ax.plot(symlog(critic.mean()).cpu().numpy(), color=COLORS[1], label="mean")
+    ax.plot(mean, color=COLORS[1], label="mean")
     ticks = np.linspace(bins[low], bins[high - 1], 7)
     ax.set_yticks(ticks, [f"{np.sign(t) * np.expm1(abs(t)):.3g}" for t in ticks])
     ax.set(xlabel="row", ylabel="value (symlog axis)")

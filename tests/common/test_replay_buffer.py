@@ -392,6 +392,9 @@ def test_forecasts(tmp_path, monkeypatch):
     assert lines[0] == "replay of 1,000,000 rows: 12.3 GB of RAM (16.0 GB free)" and len(lines) == 2
     with pytest.raises(UserError, match="lower --replay.capacity"):
         forecast(2_000_000, fields, "--replay.capacity", tmp_path)
+    latents = {"deter": ((2048,), np.uint16)}  # rewritten all over: three versions lie there at a time
+    told = forecast(100_000, fields | latents, "--replay.capacity", tmp_path, rewritten=latents)
+    assert told[0].startswith("replay of 100,000 rows: 1.64 GB") and "checkpoints: 2.46 GB" in told[1]
     assert "checkpoints" in forecast(2_000_000, fields, "--replay.capacity", tmp_path, mapped=True)[0]
     with pytest.raises(UserError, match="disk"):
         forecast(4_000_000, fields, "--replay.capacity", tmp_path, mapped=True)

@@ -1,8 +1,6 @@
-"""Small settings of paper 1 that run in seconds; and the user's ./model.pt stays as it is."""
+"""Small settings of paper 1 that run in seconds."""
 
-import os
 from collections.abc import Callable
-from pathlib import Path
 
 import pytest
 
@@ -10,7 +8,6 @@ from common.config import override
 from paper1_world_models.config import Config
 from paper1_world_models.presets import PRESETS, SUITES
 
-LINK = Path(__file__).parents[2] / "paper1_world_models" / "model.pt"
 SMALL = {
     "env_options": {"size": 16},
     "controller.actions": "thirds",
@@ -49,15 +46,3 @@ def small_flags() -> list[str]:
         words = sum(value.items(), ()) if isinstance(value, dict) else (value,)
         flags += [f"--{name.replace('_', '-')}", *map(str, words)]
     return flags
-
-
-@pytest.fixture(autouse=True)
-def kept_link(tmp_path_factory):
-    """train.py points ./model.pt at its newest run; one in a test's folder would soon be gone."""
-    before = os.readlink(LINK) if LINK.is_symlink() else None
-    yield
-    ours = LINK.is_symlink() and LINK.resolve().is_relative_to(tmp_path_factory.getbasetemp().resolve())
-    if ours:
-        LINK.unlink()
-        if before is not None:
-            os.symlink(before, LINK)

@@ -1,8 +1,6 @@
-"""Small settings of paper 2 that run in seconds, random batches, and the user's ./model.pt stays as it is."""
+"""Small settings of paper 2 that run in seconds, random batches."""
 
-import os
 from collections.abc import Callable
-from pathlib import Path
 
 import pytest
 import torch
@@ -12,7 +10,6 @@ from common.spaces import Spaces
 from paper2_dreamerv1.config import Config
 from paper2_dreamerv1.presets import PRESETS
 
-LINK = Path(__file__).parents[2] / "paper2_dreamerv1" / "model.pt"
 SMALL = {
     "env": "toy_point",
     "conv.depth": 2,
@@ -57,15 +54,3 @@ def random_batch() -> Callable[..., dict[str, torch.Tensor]]:
         return batch | {"prev_act": act, "rew": torch.randn(B, T, generator=rng), **flags}
 
     return make
-
-
-@pytest.fixture(autouse=True)
-def kept_link(tmp_path_factory):
-    """train.py points ./model.pt at its newest run; one in a test's folder would soon be gone."""
-    before = os.readlink(LINK) if LINK.is_symlink() else None
-    yield
-    ours = LINK.is_symlink() and LINK.resolve().is_relative_to(tmp_path_factory.getbasetemp().resolve())
-    if ours:
-        LINK.unlink()
-        if before is not None:
-            os.symlink(before, LINK)

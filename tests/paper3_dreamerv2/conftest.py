@@ -1,8 +1,6 @@
-"""Small settings of paper 3 that run in seconds, random batches, and the user's ./model.pt stays as it is."""
+"""Small settings of paper 3 that run in seconds, random batches."""
 
-import os
 from collections.abc import Callable
-from pathlib import Path
 
 import pytest
 import torch
@@ -17,7 +15,6 @@ from paper3_dreamerv2.config import Config
 from paper3_dreamerv2.presets import PRESETS
 from paper3_dreamerv2.train import Learner
 
-LINK = Path(__file__).parents[2] / "paper3_dreamerv2" / "model.pt"
 SMALL = {
     "env": "toy_catch",
     "conv.depth": 2,
@@ -90,15 +87,3 @@ def random_batch() -> Callable[..., dict[str, torch.Tensor]]:
 def seeded():
     """The same random numbers in every session."""
     seed_everything(0)
-
-
-@pytest.fixture(autouse=True)
-def kept_link(tmp_path_factory):
-    """train.py points ./model.pt at its newest run; one in a test's folder would soon be gone."""
-    before = os.readlink(LINK) if LINK.is_symlink() else None
-    yield
-    ours = LINK.is_symlink() and LINK.resolve().is_relative_to(tmp_path_factory.getbasetemp().resolve())
-    if ours:
-        LINK.unlink()
-        if before is not None:
-            os.symlink(before, LINK)

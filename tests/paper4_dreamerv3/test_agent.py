@@ -18,6 +18,7 @@ from common.spaces import Spaces
 from paper4_dreamerv3.agent import DreamerV3Agent, Memory
 from paper4_dreamerv3.symlog import symexp
 from paper4_dreamerv3.train import main
+from paper4_dreamerv3.visualize import main as visualize
 
 GRAY = {"image": (32, 32, 1)}
 KINDS = {
@@ -346,6 +347,22 @@ def test_a_run_trains_at_its_ratio_and_its_checkpoint_plays(whole):
         assert float(list(csv.DictReader(file))[-1]["ret_mean"]) >= 1
     act, _ = agent.act(seen(agent.spaces, 2, True), agent.initial(2))
     assert act.shape == (2,)
+
+
+def test_a_replay_of_exactly_one_sequence_is_too_small(tmp_path):
+    """A sequence has a row of context more than it trains on."""
+    with pytest.raises(UserError, match="--replay.capacity 8: leaves each of 1 environments less"):
+        main([*SMALL_RUN, "--replay.capacity", "8", "--steps", "60", "--logdir", str(tmp_path / "run")])
+
+
+def test_the_pictures_of_a_young_agent_can_be_drawn(whole, tmp_path):
+    """Its critic has no bin above one percent yet."""
+    folder = tmp_path / "run"
+    main([*SMALL_RUN, "--steps", "45", "--lr", "1e-9", "--logdir", str(folder)])
+    for run in (folder, whole):
+        visualize(["--checkpoint", str(run), "--num-dreams", "1", "--out", str(tmp_path / run.name)])
+        found = {path.name for path in (tmp_path / run.name).iterdir()}
+        assert {"value_histogram.png", "latent_usage.png", "prior_posterior.png"} <= found
 
 
 def test_a_run_that_was_cut_goes_on_to_the_same_end(whole, tmp_path):

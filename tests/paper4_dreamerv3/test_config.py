@@ -91,6 +91,17 @@ def test_every_setting_of_the_paper_preset_is_in_a_table():
     assert leaves("paper", "CartPole-v1").keys() - own == EVERYWHERE.keys() | PER_SUITE | WIDTHS
 
 
+@pytest.mark.parametrize(
+    "preset, env", [("paper", "atari_pong"), ("paper", "dmc_walker_walk"), ("dmc_proprio", "dmc_walker_walk")]
+)
+def test_checkpoints_come_seldom_enough_for_episodes_to_end(preset, env):
+    """A checkpoint ends the open episode of each environment; evaluations take less than training."""
+    cfg = resolve(PRESETS, SUITES, preset, env)[0]
+    longest = {"atari_pong": 108_000, "dmc_walker_walk": 1_000}[env]  # frames
+    assert cfg.checkpoint_every / cfg.num_envs >= 2.5 * longest
+    assert cfg.steps / cfg.eval_every * cfg.eval_episodes * longest <= cfg.steps / 2
+
+
 def test_suites_see_what_their_protocols_say():
     pong = leaves("paper", "atari_pong")
     options = {"gray": True, "sticky": 0.25, "noop_max": 30, "full_actions": True}
@@ -155,7 +166,7 @@ def test_profiles(profile, cnn, unimix, contdisc, beta2):
 @pytest.mark.parametrize("preset", PRESETS)
 def test_every_size_goes_with_every_preset(preset, size):
     override(PRESETS[preset], SIZES[size]).check()
-    assert SIZES[size].keys() == WIDTHS
+    assert SIZES[size].keys() == WIDTHS | {"rssm.stoch"} and SIZES[size]["rssm.stoch"] == 32
 
 
 @pytest.mark.parametrize(
@@ -191,6 +202,7 @@ def test_every_size_goes_with_every_preset(preset, size):
         ("actor.layers", -1),
         ("actor.unimix", -0.1),
         ("actor.min_std", 0.0),
+        ("actor.min_std", 1.5),  # above max_std
         ("lr", -1e-3),
         ("lr", float("nan")),
         ("lr_warmup", -1),

@@ -203,13 +203,13 @@ def test_every_part_of_every_observation_counts(small):
         {"image": (32, 64, 1)},
         {"image": (36, 36, 1)},
         {"image": (16, 16, 1)},
-        {"image": (128, 128, 3)},
+        {"image": (136, 136, 3)},
         {"image": (32, 32, 1), "image_far": (64, 64, 1)},
     ],
 )
 def test_pictures_that_do_not_fit_are_refused_in_one_line(small, shapes):
     for kind in (Encoder, Decoder):
-        with pytest.raises(UserError, match="24 to 120 pixels wide") as error:
+        with pytest.raises(UserError, match="24 to 128 pixels wide") as error:
             kind(small(), Spaces(shapes, 3, True))
         assert "\n" not in str(error.value)
 
