@@ -24,6 +24,7 @@ from common.scores import (
     atari_game,
     atari_records,
     atari_scores,
+    balanced,
     bootstrap_ci,
     final_score,
     human_normalised,
@@ -36,7 +37,7 @@ from common.scores import (
 
 __all__ = [
     "Meter", "active_units", "aggregate_ci", "aggregates", "area_under_curve", "atari_game", "atari_records",
-    "atari_scores", "bootstrap_ci", "categorical_entropy", "categorical_usage", "code_usage",
+    "atari_scores", "balanced", "bootstrap_ci", "categorical_entropy", "categorical_usage", "code_usage",
     "continue_accuracy", "explained_variance", "final_score", "gaussian_entropy", "grad_norms",
     "horizon_error", "human_normalised", "iqm", "kl_categorical", "kl_gaussian", "model_size_mb",
     "normalised_matrix", "parameter_counts", "peak_memory_mb", "recon_mse", "record_aggregates",

@@ -2,7 +2,8 @@
 
 The aggregates over several games follow Agarwal et al. 2021, "Deep RL at the Edge of the Statistical
 Precipice" (rliable): a matrix [R, G] of R runs x G games, mean and median over the games' run means, IQM and
-optimality gap over all R x G entries.  Random, human and published Atari scores are data: atari_scores.json.
+optimality gap over all R x G entries; `balanced` makes one where games have different numbers of runs.
+Random, human and published Atari scores are data: atari_scores.json.
 DreamerV2's four aggregates over 55 games count against human records too: atari_records.json.  Of runs:
     python -m common.scores RUN_DIR RUN_DIR ...
 Letters: E episodes or evaluations, R runs, G games.  NumPy only.
@@ -12,9 +13,10 @@ from __future__ import annotations
 
 import csv
 import json
+import math
 import sys
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 
@@ -120,9 +122,16 @@ def atari_game(name: str, games: Iterable[str] | None = None) -> str:
     raise UserError(f"no human score for {name!r}; known games: {', '.join(games)}")
 
 
+@cache
+def human_scores() -> dict[str, dict[str, float]]:
+    """random and human of the 55 games whose human score is known."""
+    others = {game: {**row, "human": row["gamer"]} for game, row in atari_records()["games"].items()}
+    return others | atari_scores()["games"]
+
+
 def human_normalised(game: str, score):
     """(score - random) / (human - random): 0 is a random policy, 1 the human tester.  Any shape."""
-    row = atari_scores()["games"][atari_game(game)]
+    row = human_scores()[atari_game(game, human_scores())]
     return (np.asarray(score, np.float64) - row["random"]) / (row["human"] - row["random"])
 
 
@@ -134,6 +143,15 @@ def normalised_matrix(scores: Mapping[str, list[float]]) -> np.ndarray:
     return np.stack(
         [np.atleast_1d(human_normalised(game, values)) for game, values in scores.items()], axis=1
     )
+
+
+def balanced(games: Sequence) -> np.ndarray:
+    """The runs of each game, [R_g] of every g, -> [R, G]: runs are repeated until all games have as many.
+
+    So every game weighs the same in all aggregates, and every run of a game.
+    """
+    most = math.lcm(*map(len, games))
+    return np.stack([np.repeat(np.asarray(runs, np.float64), most // len(runs)) for runs in games], axis=1)
 
 
 def aggregates(matrix) -> dict[str, float | int]:
@@ -151,14 +169,18 @@ def aggregates(matrix) -> dict[str, float | int]:
 
 
 def aggregate_ci(
-    matrix, level: float = 0.95, samples: int = 2000, seed: int = 0
+    games, level: float = 0.95, samples: int = 2000, seed: int = 0
 ) -> dict[str, tuple[float, float]]:
-    """Stratified bootstrap: runs are redrawn within each game.  [R, G] -> {aggregate: (low, high)}"""
-    matrix = np.asarray(matrix, np.float64)
-    runs, games = matrix.shape
+    """Stratified bootstrap: every game redraws its own runs.  [R, G] or [R_g] of each -> {name: (low, high)}
+
+    A game of a single run does not vary, which makes the interval too narrow.
+    """
+    games = list(games.T) if isinstance(games, np.ndarray) else [np.asarray(runs) for runs in games]
     rng = np.random.default_rng(seed)
-    rows = rng.integers(runs, size=(samples, runs, games))
-    draws = [aggregates(matrix[row, np.arange(games)]) for row in rows]
+    draws = [
+        aggregates(balanced([runs[rng.integers(len(runs), size=len(runs))] for runs in games]))
+        for _ in range(samples)
+    ]
     tail = 50 * (1 - level)
     return {
         key: tuple(float(edge) for edge in np.percentile([draw[key] for draw in draws], [tail, 100 - tail]))

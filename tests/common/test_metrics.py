@@ -126,6 +126,26 @@ def test_aggregate_interval_resamples_runs_within_each_game():
     assert low < metrics.aggregates(spread)["mean"] < high
 
 
+def test_games_of_different_numbers_of_runs_weigh_the_same():
+    games = [rng.normal(size=2), rng.normal(size=5), rng.normal(size=3)]
+    result = metrics.aggregates(metrics.balanced(games))
+    means = [sum(game) / len(game) for game in games]
+    assert result["mean"] == pytest.approx(sum(means) / 3) and result["median"] == pytest.approx(
+        sorted(means)[1]
+    )
+    entries = sorted(x for game in games for x in game for _ in range(30 // len(game)))  # 2 x 3 x 5 of each
+    assert result["iqm"] == pytest.approx(np.mean(entries[22:-22]))
+    matrix = rng.normal(size=(4, 3))
+    assert np.array_equal(metrics.balanced(list(matrix.T)), matrix)
+    low, high = metrics.aggregate_ci([games[0], np.full(5, 7.0)], samples=300)["mean"]
+    assert (low, high) == pytest.approx(((min(games[0]) + 7) / 2, (max(games[0]) + 7) / 2))
+
+
+def test_human_scores_of_200m_frames_games():
+    assert metrics.human_normalised("atari_asteroids", 719.1) == 0
+    assert metrics.human_normalised("atari_alien", 7127.7) == 1  # of the 26 by their own table
+
+
 def test_game_names():
     for name in ("BankHeist", "atari_bank_heist", "ALE/BankHeist-v5", "bankheist"):
         assert metrics.atari_game(name) == "BankHeist"
