@@ -4,7 +4,7 @@
     run_main(lambda: eval_main(None, "paper1_world_models"))
 
 Arguments are checked before torch is imported.  A paper adds flags with a subclass of EvalArgs or
-VisualizeArgs, and what is peculiar to it with `report` (eval) or `extras` (visualize).
+VisualizeArgs, and what is peculiar to it with `report` and `prepare` (eval) or `extras` (visualize).
 """
 
 from __future__ import annotations
@@ -42,16 +42,20 @@ def eval_main(
     args: type[EvalArgs] = EvalArgs,
     description: str = "",
     report: Callable[[Agent, Result, Any], dict] | None = None,
+    prepare: Callable[[Agent, Any], None] | None = None,
 ) -> Result:
     """Play, print the score beside the baselines, write eval.json and with --render a video.
 
     report(agent, result, args) -> further entries of eval.json, which are printed too.
+    prepare(agent, args): what a paper's own flags change in the agent before it plays.
     """
     given = list(sys.argv[1:] if argv is None else argv)
     options = parse_eval(given, description=description or f"Play episodes with a {paper} agent.", args=args)
     agent = _load(options, paper)
     if missing := untrained(agent):
         raise UserError(f"{options.checkpoint}: {missing} not trained yet; go on with train.py --resume")
+    if prepare:
+        prepare(agent, options)
     env = other_env(agent.env, options.env)
     folder = writable(options.out or Path(options.checkpoint).resolve().parent, "--out")
     other = "" if env.name == agent.env.name else re.sub(r"[^\w.-]", "_", f"-{env.name}")

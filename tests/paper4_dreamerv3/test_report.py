@@ -147,11 +147,19 @@ def test_bad_input_is_one_line(tmp_path, capsys):
         (["--report"], "--report takes run folders"),
         (["--report", str(tmp_path)], "no run folder"),
         (["--report", "a", "--episodes"], "and nothing else"),
+        (["--episodes", "3", "--report", "a"], "and nothing else"),
+        (["--report", "a", "--report", "b"], "and nothing else"),
+        (["a", "--report", "b"], "unexpected argument 'a'"),
     ):
         with pytest.raises(UserError, match=text):
             main(words)
     empty = run_of(tmp_path / "empty", "atari_pong", {})
     with pytest.raises(UserError, match="no episode has ended"):
         main(["--report", str(empty)])
-    main(["--report", str(run_of(tmp_path / "one", "atari_boxing", {399_000: 50.0}))])
-    assert "atari_boxing" in capsys.readouterr().out
+    folder = str(run_of(tmp_path / "one", "atari_boxing", {399_000: 50.0}))
+    for words in (["--report", folder], [f"--report={folder}"]):
+        main(words)
+        assert "atari_boxing" in capsys.readouterr().out
+    with pytest.raises(SystemExit):
+        main(["--report", "--help"])
+    assert "--report [PATH" in capsys.readouterr().out
