@@ -15,7 +15,7 @@ from paper4_dreamerv3.eval import main
 
 @pytest.fixture
 def play(small, tmp_path, monkeypatch, capsys):
-    """play("mode", "--eval-mode", "sample"), the run was told mode -> eval.json, actions, what was printed."""
+    """play("mode", "--eval-mode", "sample"), the run was told mode -> eval.json, actions, and output."""
     act, played = DreamerV3Agent.act, []
 
     def noted(self, *args, **more):
