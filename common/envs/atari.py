@@ -4,6 +4,7 @@ The emulator itself always runs with frameskip 1, so a `v5` id cannot skip twice
 | DreamerV1 | sticky .25, resize bilinear, life_loss |
 | DreamerV2 | sticky .25, gray, full_actions |
 | DreamerV3 | 57 games: sticky .25, gray, full_actions, size 96, resize bilinear; 100k: resize bilinear |
+| DreamerV3's last code | timeout_terminal on top, which the papers do not mention |
 | IRIS | resize bilinear, resize_first; life_loss, noop_max and limit as {"train", "eval"} pairs |
 Sources: the five papers' environment code; Machado et al. 2018 for sticky actions.
 """
@@ -53,7 +54,8 @@ class Atari(gym.Env):
     frame_skip: raw frames per action; the picture is the maximum over the last two (sprites flicker).
     noop_max: 1..noop_max raw no-op frames after a reset, 0 for none.  sticky: chance that an action repeats.
     life_loss: a lost life ends the episode, and `reset` then plays on in the same game after one no-op.
-    limit: raw frames per game, no-ops included, then truncated.  resize_first: resize, then maximum (IRIS).
+    limit: raw frames per game, no-ops included, then truncated (terminated with timeout_terminal).
+    resize_first: resize, then maximum (IRIS).
     """
 
     metadata = {"render_modes": ["rgb_array"], "render_fps": 15}
@@ -70,6 +72,7 @@ class Atari(gym.Env):
         life_loss: bool = False,
         full_actions: bool = False,
         limit: int = 108_000,
+        timeout_terminal: bool = False,
         resize: str = "area",
         resize_first: bool = False,
     ):
@@ -91,6 +94,7 @@ class Atari(gym.Env):
         self._screen = self.ale.getScreenGrayscale if gray else self.ale.getScreenRGB
         self.frame_skip, self.noop_max, self.life_loss = frame_skip, noop_max, life_loss
         self.size, self.how, self.resize_first = size, resize, resize_first
+        self.timeout_terminal = timeout_terminal
         self.action_space = spaces.Discrete(len(self._actions))
         shape = (size, size, 1 if gray else 3)
         self.observation_space = spaces.Dict({"image": spaces.Box(0, 255, shape, np.uint8)})
@@ -131,6 +135,8 @@ class Atari(gym.Env):
             terminated = True
         else:
             self._lives = self.ale.lives()
+        if self.timeout_terminal:
+            terminated, truncated = terminated or truncated, False
         return {"image": self._picture(frames[-2:])}, rew, terminated, truncated, self._info()
 
     def render(self) -> np.ndarray:
@@ -164,8 +170,9 @@ def make(name: str, mode: str = "train", obs: str = "auto", **options) -> gym.En
 class _AleVector(VectorWrapper):
     """ale-py's own vector env in our dress: Dict observations without the stack axis, float rewards."""
 
-    def __init__(self, env: VectorEnv, shape: tuple[int, int, int]):
+    def __init__(self, env: VectorEnv, shape: tuple[int, int, int], timeout_terminal: bool):
         super().__init__(env)
+        self.timeout_terminal = timeout_terminal
         self.single_observation_space = spaces.Dict({"image": spaces.Box(0, 255, shape, np.uint8)})
         self.observation_space = batch_space(self.single_observation_space, env.num_envs)
 
@@ -183,6 +190,8 @@ class _AleVector(VectorWrapper):
     def step(self, actions):
         """Play one action per game; a finished game starts anew in the next step (NEXT_STEP)."""
         obs, rew, terminated, truncated, info = self.env.step(np.asarray(actions, np.int64))
+        if self.timeout_terminal:
+            terminated, truncated = terminated | truncated, np.zeros_like(truncated)
         return self._dress(obs), rew.astype(np.float64), terminated, truncated, self._info(info)
 
     def _info(self, info: dict) -> dict:
@@ -196,6 +205,7 @@ def make_vector(name: str, num: int, mode: str = "train", obs: str = "auto", **o
     """
     o = dict(options)
     gray, size = o.pop("gray", False), o.pop("size", 64)
+    timeout_terminal = o.pop("timeout_terminal", False)
     fits = o.pop("resize", "area") == "area" and not o.pop("resize_first", False)
     if not fits or o.pop("life_loss", False) or o.get("noop_max", 30) == 1:
         return None
@@ -219,4 +229,4 @@ def make_vector(name: str, num: int, mode: str = "train", obs: str = "auto", **o
         autoreset_mode=AutoresetMode.NEXT_STEP,
     )
     assert not o, f"options that the vector env does not know: {o}"
-    return _AleVector(env, (size, size, 1 if gray else 3))
+    return _AleVector(env, (size, size, 1 if gray else 3), timeout_terminal)

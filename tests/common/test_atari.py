@@ -140,6 +140,23 @@ def test_the_limit_truncates():
     assert env.reset()[1]["frame"] == 0
 
 
+def test_the_limit_may_count_as_the_end_of_the_game():
+    """As in DreamerV3's last code; in ale-py's vector env, too."""
+    options = {"limit": 50, "noop_max": 0, "timeout_terminal": True}
+    env = make_env("atari_pong", **options)
+    env.reset(seed=0)
+    ends = [env.step(0)[2:4] for _ in range(13)]
+    assert ends == [(False, False)] * 12 + [(True, False)]
+    assert env.reset()[1]["frame"] == 0
+    pool = make_vector_env("atari_pong", 2, **options)
+    assert type(pool).__name__ == "_AleVector"
+    pool.reset(seed=0)
+    ends = [pool.step(np.array([0, 0]))[2:4] for _ in range(15)]
+    assert [terminated.tolist() for terminated, _ in ends] == [[i == 12] * 2 for i in range(15)]
+    assert not any(truncated.any() for _, truncated in ends)
+    pool.close()
+
+
 @pytest.mark.parametrize(
     "options, shape, actions",
     [
