@@ -76,6 +76,11 @@ _ATARI57 = {
     **{"eval_every": 5_000_000, "checkpoint_every": 5_000_000},  # a checkpoint ends 16 open games
     **SIZES["200M"],
 }
+_MINECRAFT = {  # an episode is 36,000 frames, and a checkpoint ends 16 of them
+    **{"num_envs": 16, "train_ratio": 32, "steps": 100_000_000},
+    **{"eval_every": 5_000_000, "checkpoint_every": 5_000_000},
+    **SIZES["200M"],
+}
 _PROPRIO = {
     "obs": "vector",
     "num_envs": 16,
@@ -104,6 +109,7 @@ SUITES = {
     },
     "atari": {"cpu": _ATARI100K, "tiny": _ATARI100K, "paper": _ATARI57, "atari100k": _ATARI100K},
     "crafter": {"paper": {"train_ratio": 512, **SIZES["200M"]}},
+    "minecraft": {"paper": _MINECRAFT},
     "toy_catch": {"tiny": {"env_options": {"gray": True}}},
 }
 

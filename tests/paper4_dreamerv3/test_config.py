@@ -64,6 +64,7 @@ TASKS = [  # preset, env: hidden width, train ratio, envs, steps, frames per dec
     ("dmc_proprio", "dmc_walker_walk", 64, 1024, 16, 1_000_000, 1),
     ("paper", "dmc_walker_walk", 256, 256, 16, 1_000_000, 1),
     ("paper", "crafter_reward", 1024, 512, 1, 1_000_000, 1),
+    ("paper", "minecraft_diamond", 1024, 32, 16, 100_000_000, 1),
     ("paper", "CartPole-v1", 256, 512, 1, 1_000_000, 1),
 ]
 
