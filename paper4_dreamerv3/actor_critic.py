@@ -1,4 +1,4 @@
-"""Behaviour learned by latent imagination (paper, "Critic learning" and "Actor learning", equations 6 to 11).
+"""Behaviour learned by latent imagination (paper, "Critic learning" and "Actor learning").
 
 Imagined states s_0 .. s_H include the start, which is a replayed row; act[i] is chosen at s_i.  Return R_i
 begins with the reward of s_{i+1}, the first that an action of the dream can change.  Every actor, discrete or
@@ -146,12 +146,12 @@ def replay_return(
 def actor_loss(
     policy: Normal | OneHots, act: Tensor, advantage: Tensor, weight: Tensor, entropy: float
 ) -> Tensor:
-    """w_i (-A_i log pi(a_i) - eta H): REINFORCE with a bonus (equation 11).  [H, N] each -> [H, N]"""
+    """w_i (-A_i log pi(a_i) - eta H): REINFORCE with a bonus.  [H, N] each -> [H, N]"""
     return -weight * (policy.log_prob(act) * advantage.detach() + entropy * policy.entropy())
 
 
 def critic_loss(critic: TwoHot, ret: Tensor, slow: Tensor, weight: Tensor, slow_scale: float) -> Tensor:
-    """Cross entropy with the returns, and with the slow critic's means (equation 7).  [...] each -> [...]"""
+    """Cross entropy with the returns, and with the slow critic's means.  [...] each -> [...]"""
     return weight * (critic.loss(ret) + slow_scale * critic.loss(slow))
 
 

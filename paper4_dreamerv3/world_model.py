@@ -1,5 +1,5 @@
 """The world model of DreamerV3: encoder, RSSM, decoder, reward and continue heads, their losses (paper,
-"Learning a world model", equations 1 to 5).
+"Learning a world model").
 
 Batches come from train.py's sampler, batch first: obs, prev_act [B, T, A], rew, is_first, is_terminal [B, T],
 and the latents before the first row, deter [B, D], stoch [B, Z].  rew[t] is received with obs[t].
@@ -49,7 +49,7 @@ class WorldModel(nn.Module):
             self.cont(feat).squeeze(-1).float(), label, reduction="none"
         )
         latent = self.rssm.latent
-        # The sum over variables is clipped, row by row: below one nat there is no gradient (equations 4, 5).
+        # The sum over variables is clipped, row by row: below one nat there is no gradient ("free bits").
         dyn, rep = latent.kl(post.logit.detach(), prior), latent.kl(post.logit, prior.detach())
         losses["dyn"] = dyn.clamp(min=self.cfg.rssm.free_nats)
         losses["rep"] = rep.clamp(min=self.cfg.rssm.free_nats)
