@@ -175,16 +175,24 @@ def head_accuracy(loop: OpenLoop) -> dict[str, dict[str, float]]:
     return result
 
 
-def open_loop_clip(loop: OpenLoop) -> np.ndarray:
+def open_loop_strip(loop: OpenLoop, columns: int = 10) -> np.ndarray:
+    """The first window's rows side by side: all that were seen, then dreamed ones at even distances."""
+    clip, context = open_loop_clip(loop, 1), loop.window.context
+    rows = int(loop.window.mask[0].sum())
+    dreamed = np.linspace(context, rows - 1, max(columns - context, 1)).round().astype(int)
+    return np.concatenate([clip[t] for t in (*range(context), *np.unique(dreamed))], axis=1)
+
+
+def open_loop_clip(loop: OpenLoop, count: int | None = None) -> np.ndarray:
     """Truth above open-loop dream above difference, one column per window -> clip [T, H, W, 3].
 
-    Without images: the vectors' curves, the dream as dots.
+    Without images: the vectors' curves, the dream as dots.  count: of the first windows only.
     """
     window, context, columns = loop.window, loop.window.context, []
     key = image_key(window.obs, required=False)
     times = range(window.act.shape[1])
     seen = [f"seen {t + 1}" if t < context else f"dream +{t + 1 - context}" for t in times]
-    for b in range(len(window.act)):
+    for b in range(len(window.act))[:count]:
         if key is None:
             panel = curve_panel(target(window.obs)[b], target(loop.dream.obs)[b], width=240)
             columns.append(annotate(panel, seen))

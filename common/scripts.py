@@ -23,7 +23,16 @@ import numpy as np
 from common.agent import AGENTS, Agent, load_agent
 from common.atomic import writable
 from common.cli import EvalArgs, VisualizeArgs, parse_eval, parse_visualize
-from common.dreams import Episode, OpenLoop, Window, head_accuracy, make_window, open_loop, open_loop_clip
+from common.dreams import (
+    Episode,
+    OpenLoop,
+    Window,
+    head_accuracy,
+    make_window,
+    open_loop,
+    open_loop_clip,
+    open_loop_strip,
+)
 from common.env_wrapper import EnvSpec, scores, suite_of
 from common.errors import UserError
 from common.evaluate import Result, evaluate
@@ -195,6 +204,8 @@ def visualize_main(
     description = description or f"Draw what a {paper} model dreams."
     options = parse_visualize(argv, description=description, args=args)
     agent = _load(options, paper)
+    from PIL import Image
+
     from common.plots import plot_errors, plot_heads
     from common.video import visualize_imagination, visualize_vae, write_video
 
@@ -218,7 +229,8 @@ def visualize_main(
     files += [folder / "rollout_error.png", folder / "heads.png"]
     if any(key.startswith("image") for key in window.obs):
         visualize_vae(agent, window, path=folder / "reconstruction.png")
-        files.append(folder / "reconstruction.png")
+        Image.fromarray(open_loop_strip(loop)).save(folder / "open_loop.png")
+        files += [folder / "reconstruction.png", folder / "open_loop.png"]
     files += list(extras(agent, window, folder, options)) if extras else []
     print("\n".join(error_lines(loop)))
     print("\n".join(f"wrote {file}" for file in files))

@@ -170,6 +170,7 @@ def test_visualize_script_from_flags_to_files(checkpoint, capsys):
     loop = visualize_main(flags, "paper1_world_models", extras=extras)
     names = {
         "open_loop.mp4",
+        "open_loop.png",
         "free_dreams.mp4",
         "rollout_error.png",
         "heads.png",
