@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -44,6 +44,7 @@ class Paper:
     # (cfg, policy steps, those of the prefill) -> updates until then; None: by prefill and train_every
     schedule: Callable[[Any, int, int], int] | None = None
     multi: bool = False  # takes MultiDiscrete actions
+    disputed: Sequence[str] = ()  # fields on which the paper's versions differ: every run prints them
 
 
 def online_main(paper: Paper, argv: list[str] | None, description: str) -> None:
@@ -122,7 +123,8 @@ def describe(run: OnlineRun, command: Any) -> str:
         command,
         run_dir=run.folder,
         parameters=counts,
-        published=run.paper.published(run.cfg, run.spaces) if command.preset == "paper" else None,
+        # The networks of these two are smaller on purpose.
+        published=None if command.preset in ("tiny", "cpu") else run.paper.published(run.cfg, run.spaces),
         frames=run.total,
         policy_steps=run.total // run.repeat,
         updates=run.updates_until(run.total),
@@ -131,5 +133,8 @@ def describe(run: OnlineRun, command: Any) -> str:
     )
     known = scores(run.spec.name, run.spec.options)["published_all"] if run.paper.title else []
     known = [entry for entry in known if entry["protocol"].startswith(run.paper.title)]
-    lines = [f"published: {entry['value']:g} ({entry['protocol']})" for entry in known]
+    values = dict(fields_of(run.cfg))
+    lines = [", ".join(f"{name}={values[name]}" for name in run.paper.disputed)]
+    lines = [f"where versions of the paper differ: {line}" for line in lines if line]
+    lines += [f"published: {entry['value']:g} ({entry['protocol']})" for entry in known]
     return "\n".join([block, *lines])

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 
 from common.online import OnlineRun, Paper, online_main, run_main
 from paper4_dreamerv3.config import Config
+from paper4_dreamerv3.counts import published
 from paper4_dreamerv3.presets import PRESETS, PROFILES, SIZES, SUITES
 
 if TYPE_CHECKING:
@@ -200,6 +201,8 @@ PAPER = Paper(
     "toy_catch",
     make_agent,
     train,
+    published,
+    disputed="conv.cnn actor.unimix behaviour.root_cont model.contdisc beta2 train_ratio".split(),
     variants={"profile": PROFILES, "size": SIZES},
     title="DreamerV3",
     schedule=schedule,

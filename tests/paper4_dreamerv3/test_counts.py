@@ -7,24 +7,12 @@ from common.config import override
 from common.meters import parameter_counts
 from common.spaces import Spaces
 from paper4_dreamerv3.actor_critic import Actor
+from paper4_dreamerv3.counts import PUBLISHED, RGB, published
 from paper4_dreamerv3.presets import PRESETS, SIZES
+from paper4_dreamerv3.train import main
 from paper4_dreamerv3.world_model import NumberHead, WorldModel
 
-RGB, GRAY = {"image": (64, 64, 3)}, {"image": (96, 96, 1)}
-COUNTS = {  # in the order of SIZES; the slow critic is not counted
-    "proprio": [640867, 9738019, 21782947, 38612003, 86622499, 153769507, 345473059],
-    "vision": [686846, 10494158, 23489326, 41650062, 93468238, 165948686, 372896398],
-    "crafter": [687875, 10498259, 23495475, 41658259, 93480531, 165965075, 372920979],
-    "atari100k": [688004, 10498772, 23496244, 41659284, 93482068, 165967124, 372924052],
-    "atari57": [769762, 11808850, 26444402, 46900882, 105276626, 186936082, 420106130],
-}
-SPACES = {
-    "proprio": Spaces({"vector": (24,)}, 6, False),
-    "vision": Spaces(RGB, 6, False),
-    "crafter": Spaces(RGB, 17, True),
-    "atari100k": Spaces(RGB, 18, True),
-    "atari57": Spaces(GRAY, 18, True),
-}
+SPACES = {kind: Spaces(*row[:3]) for kind, row in PUBLISHED.items()}
 # 64 x 64 pictures with three inventories of 391 items, health, hunger and breath.
 MINECRAFT = Spaces({**RGB, "vector": (3 * 391 + 3,)}, 25, True)
 
@@ -45,9 +33,34 @@ def counts(*args, **more) -> dict[str, int]:
 
 
 @pytest.mark.parametrize("column, size", list(enumerate(SIZES)))
-@pytest.mark.parametrize("kind", COUNTS)
+@pytest.mark.parametrize("kind", PUBLISHED)
 def test_every_size_has_the_official_number_of_parameters(kind, column, size):
-    assert sum(counts(size, SPACES[kind]).values()) == COUNTS[kind][column]
+    official = PUBLISHED[kind][-1][column]
+    assert sum(counts(size, SPACES[kind]).values()) == official
+    assert published(override(PRESETS["paper"], SIZES[size]), SPACES[kind]) == {"total": official}
+
+
+def test_other_sizes_and_inputs_have_no_official_number():
+    assert published(PRESETS["tiny"], SPACES["crafter"]) is None
+    assert published(override(PRESETS["paper"], {"units": 8}), SPACES["crafter"]) is None
+    assert published(PRESETS["paper"], MINECRAFT) is None
+    assert published(PRESETS["paper"], Spaces(RGB, 17, True, (8, 9))) is None
+
+
+def test_a_run_begins_with_the_official_number_and_with_what_versions_dispute(capsys):
+    flags = "--preset dmc_proprio --env dmc_walker_walk --device cpu --dry-run".split()
+    main(flags)
+    printed = capsys.readouterr().out
+    assert "  total: 640,867  (paper: 640,867)\n" in printed
+    row = (
+        "conv.cnn={}, actor.unimix={}, behaviour.root_cont=pred, model.contdisc=True, beta2={}, train_ratio=1"
+    )
+    assert row.format("pool", 0.01, 0.999) in printed
+    main([*flags, "--profile", "nature", "--size", "12M"])
+    printed = capsys.readouterr().out
+    assert (
+        "  total: 9,738,019  (paper: 9,738,019)\n" in printed and row.format("strided", 0.01, 0.99) in printed
+    )
 
 
 @pytest.mark.parametrize(
@@ -88,5 +101,5 @@ def test_the_paper_preset_is_12m():
     assert override(PRESETS["paper"], SIZES["12M"]) == PRESETS["paper"]
     assert SIZES["12M"] == {
         **{"units": 256, "rssm.hidden": 256, "rssm.deter": 2048},
-        **{"rssm.classes": 16, "conv.depth": 16},
+        **{"rssm.stoch": 32, "rssm.classes": 16, "conv.depth": 16},
     }
