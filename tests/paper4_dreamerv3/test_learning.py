@@ -1,4 +1,4 @@
-"""That the agent learns: the tiny preset, vectors and pixels, discrete and continuous (minutes; `make learn`)."""
+"""That the agent learns: `tiny` on vectors and pixels, discrete and continuous (minutes; `make learn`)."""
 
 import csv
 
