@@ -175,6 +175,8 @@ def check_command(line: str, sandbox: Path, run: Path) -> None:
     elif program in ("pip", ".venv/bin/pip", "apt-get", "python3.11", "tensorboard"):
         files = [args[i + 1] for i, arg in enumerate(args) if arg in ("-r", "-c")]
         assert all((ROOT / file).is_file() for file in files), line
+    elif program == "diff":
+        assert all((PAPER1 / arg).is_file() for arg in args), line
     elif program == "python" and args[0] == "-m":
         assert importlib.util.find_spec(args[1]), line
     elif program == "python" and args[0] == "solutions/exercises.py":
@@ -411,15 +413,19 @@ class Chapter:
 
 
 CHAPTERS = [Chapter(m[1], m[0]) for m in LATER.finditer(GUIDE.read_text(encoding="utf-8"))]
+READMES = [  # of the same papers: their commands and flags must parse, too
+    Chapter(path.parent.name[5], path.read_text(encoding="utf-8"))
+    for path in sorted(ROOT.glob("paper[2-5]_*/README.md"))
+]
 
 
-@pytest.mark.parametrize("chapter", CHAPTERS, ids=lambda chapter: chapter.folder.name)
+@pytest.mark.parametrize("chapter", CHAPTERS + READMES, ids=lambda chapter: chapter.folder.name)
 def test_every_command_of_a_later_chapter_parses(chapter, run, sandbox, monkeypatch):
     monkeypatch.chdir(chapter.folder)
     found = commands_in(chapter.text)
     assert len(found) > 5
     for line in found:
-        words = [word for word in shlex.split(line) if not re.match(r"[A-Z_]+=", word)]
+        words = [word for word in shlex.split(line, comments=True) if not re.match(r"[A-Z_]+=", word)]
         if words[0] != "python" or not (chapter.folder / words[1]).is_file():
             check_command(line, sandbox, run)
         elif words[1] == "train.py":
@@ -429,7 +435,9 @@ def test_every_command_of_a_later_chapter_parses(chapter, run, sandbox, monkeypa
             if "--checkpoint" in words:
                 words[words.index("--checkpoint") + 1] = str(run)
             module = importlib.import_module(f"{chapter.folder.name}.{words[1].removesuffix('.py')}")
-            if words[1] == "eval.py":
+            if "--report" in words:
+                assert words[1:3] == ["eval.py", "--report"] and "--" not in "".join(words[3:]), line
+            elif words[1] == "eval.py":
                 parse_eval(words[2:], args=getattr(module, "Args", EvalArgs))
             else:
                 parse_visualize(words[2:], args=getattr(module, "Args", VisualizeArgs))
