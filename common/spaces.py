@@ -53,7 +53,8 @@ class Spaces:
             if multi
             else "Box or Discrete ones (paper 4 takes more)"
         )
-        raise UserError(f"{name} has actions {act}: this paper takes {kinds}")
+        told = " ".join(str(act).split())  # of an array numpy writes several lines
+        raise UserError(f"{name} has actions {told}: this paper takes {kinds}")
 
     @property
     def choices(self) -> tuple[int, ...]:

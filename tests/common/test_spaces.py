@@ -36,7 +36,10 @@ def test_an_env_and_a_vector_env_are_read_alike():
 
 @pytest.mark.parametrize(
     "space",
-    [gs.MultiDiscrete([3, 2]), gs.MultiBinary(3), gs.Tuple([gs.Discrete(2)]), gs.Dict(a=gs.Discrete(2))],
+    [
+        *(gs.MultiDiscrete([3, 2]), gs.MultiDiscrete([[3, 2], [2, 2]]), gs.MultiBinary(3)),
+        *(gs.Tuple([gs.Discrete(2)]), gs.Dict(a=gs.Discrete(2))),
+    ],
 )
 def test_other_actions_are_refused_in_one_line(space):
     with pytest.raises(UserError, match="^my_env has actions.*Box or Discrete") as error:
