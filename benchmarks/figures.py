@@ -1,7 +1,7 @@
 """Draw every results table and plot of the READMEs out of the recorded runs: `make figures` (--check: look).
 
 What stands between `<!-- table:NAME -->` and `<!-- /table:NAME -->` (or plot:NAME) in any Markdown file is
-replaced by what benchmarks/tables.py declares under that name, so that nobody types a score by hand.  A plot
+replaced by what benchmarks/tables.py or plots.py declares under it, so that nobody types a score by hand.  A plot
 is a png in benchmarks/figures/; a hash of its data lies beside it, so that --check needs no drawing.
 """
 
@@ -19,8 +19,9 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.plots import PLOTS, Plot
 from benchmarks.results import LEARNING, ROOT, SEED, Record, group_by, load_records, read_json
-from benchmarks.tables import PLOTS, TABLES, Column, Plot, Table
+from benchmarks.tables import TABLES, Column, Table
 from common.cli import run_main
 from common.errors import UserError
 from common.flags import parse
@@ -191,7 +192,7 @@ def draw(text: str, document: Path, records: Sequence[Record], root: Path = ROOT
         known = TABLES if kind == "table" else PLOTS
         if name not in known:
             names = ", ".join(known)
-            raise UserError(f"{document}: no {kind} {name!r} in benchmarks/tables.py; there are {names}")
+            raise UserError(f"{document}: no {kind} {name!r} in benchmarks/{kind}s.py; there are {names}")
         if kind == "table":
             body = draw_table(TABLES[name], records, root)
         else:

@@ -7,10 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import figures, record, tables
+from benchmarks import figures, plots, record, tables
 from benchmarks.figures import EMPTY, draw, draw_table, plot_data, stale
+from benchmarks.plots import Plot
 from benchmarks.results import CURVE, LEARNING, ROOT, load_records, read_curve
-from benchmarks.tables import Column, Plot, Table
+from benchmarks.tables import Column, Table
 from common.cli import parse_train
 from common.config import to_json
 from common.errors import UserError
@@ -203,7 +204,7 @@ def test_plots_take_curves_or_rows(recorded):
 
 def test_a_document_is_drawn_and_a_typed_score_is_found(recorded, monkeypatch):
     monkeypatch.setitem(tables.TABLES, "runs", RUNS)
-    monkeypatch.setitem(tables.PLOTS, "curves", Plot({"group": "toy_dodge"}, "On ice"))
+    monkeypatch.setitem(plots.PLOTS, "curves", Plot({"group": "toy_dodge"}, "On ice"))
     page = recorded / "paper1" / "README.md"
     page.parent.mkdir()
     page.write_text(
@@ -227,7 +228,7 @@ def test_a_document_is_drawn_and_a_typed_score_is_found(recorded, monkeypatch):
 
 
 def test_new_data_makes_a_picture_stale(recorded, monkeypatch):
-    monkeypatch.setitem(tables.PLOTS, "curves", Plot({"group": "toy_dodge"}, "On ice"))
+    monkeypatch.setitem(plots.PLOTS, "curves", Plot({"group": "toy_dodge"}, "On ice"))
     page = recorded / "README.md"
     page.write_text("<!-- plot:curves -->\n<!-- /plot:curves -->\n")
     stale(recorded, check=False)
