@@ -1,8 +1,8 @@
 """Draw every results table and plot of the READMEs out of the recorded runs: `make figures` (--check: look).
 
 What stands between `<!-- table:NAME -->` and `<!-- /table:NAME -->` (or plot:NAME) in any Markdown file is
-replaced by what benchmarks/tables.py or plots.py declares under it, so that nobody types a score by hand.  A plot
-is a png in benchmarks/figures/; a hash of its data lies beside it, so that --check needs no drawing.
+replaced by what tables.py or plots.py declares under it, so that nobody types a score by hand.  A plot is a
+png in benchmarks/figures/; a hash of its data lies beside it, so that --check needs no drawing.
 """
 
 from __future__ import annotations
