@@ -1,0 +1,1 @@
+"""Paper 5, IRIS: a world model that is a language model of picture tokens; the player lives in its dreams."""
