@@ -47,7 +47,6 @@ class Imagination:
         self.tokens: Tensor | None = None  # [B, K] the newest frame
         self.flushes = 0
 
-    @torch.no_grad()
     def reset(self, tokens: Tensor) -> None:
         """Begin at real frames [B, K]."""
         assert not self.model.training, "a dream needs model.eval()"
@@ -58,7 +57,6 @@ class Imagination:
         self.tokens, self.flushes = tokens.long(), 0
         self.model.start(self.tokens, self.past)
 
-    @torch.no_grad()
     def step(self, act: Tensor, want_frame: bool = True) -> Step:
         """Act [B] or [B, A].  want_frame=False: reward and end only, for the last step of a dream."""
         model, past = self.model, self.past

@@ -46,9 +46,8 @@ class Perceptual:
         for i, layer in enumerate(self.trunk):
             x = layer(x)
             if i in self.taps:
-                # differs: the floor changes no value, but where all features are 0 the root has a gradient.
-                length = x.float().square().sum(1, keepdim=True).clamp(min=1e-20).sqrt()
-                found.append(x / (length + EPS))
+                # Where all features are 0 the root has no gradient; the ReLU before it passes none on anyway.
+                found.append(x / (x.float().square().sum(1, keepdim=True).sqrt() + EPS))
         return found
 
     def __call__(self, target: Tensor, decoded: Tensor) -> Tensor:

@@ -17,8 +17,10 @@ NUMBERS = Spaces({"image": (8, 8, 3)}, 2, False)
 
 
 def awake(model: nn.Module) -> nn.Module:
+    """Large random weights: what was said matters more than where."""
     for p in model.parameters():
         nn.init.normal_(p, std=0.4)
+    nn.init.normal_(model.token.weight, std=2.0)
     return model
 
 

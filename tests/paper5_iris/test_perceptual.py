@@ -1,4 +1,4 @@
-"""LPIPS on a small random stand-in for VGG16: its structure, and every way in which weights can be missing."""
+"""LPIPS on a small random stand-in for VGG16: its structure, and all ways in which weights can be missing."""
 
 import sys
 from types import ModuleType

@@ -85,6 +85,10 @@ def test_a_limit_truncates(make_env):
     cut = [env.step(np.zeros(3, int))[3].tolist() for _ in range(7)]
     no, yes = [False] * 3, [True] * 3
     assert cut == [no, no, yes, no, no, no, yes]
+    env = make_env(end=1.0, limit=1)
+    env.reset(seed=0)
+    _, _, terminated, truncated, _ = env.step(np.zeros(3, int))
+    assert terminated.all() and not truncated.any()  # an end at the limit is an end
 
 
 def test_seeds(make_env):
@@ -97,6 +101,8 @@ def test_seeds(make_env):
     assert (play(env, 5) == first).all() and (play(make_env(end=0.3), 5) == first).all()
     assert (play(env, [5, 6, 7]) == first).all() and (play(env, 6) != first).any()
     assert (play(env, None) != play(env, None)).any()
+    env.starts = env.starts[:1]  # not the beginnings alone differ
+    assert (play(env, 5) != play(env, 6)).any() and (play(env, 5) == play(env, 5)).all()
 
 
 def test_gymnasiums_wrappers_take_it(make_env):
