@@ -194,7 +194,10 @@ class Config(RunConfig):
     def check(self) -> None:
         """UserError for impossible numbers."""
         super().check()
-        each = {name: f"tokenizer.learn.{name} world.learn.{name} actor.learn.{name}" for name in LEARN}
+        each = {
+            name: f"tokenizer.learn.{name} world.learn.{name} actor.learn.{name}"
+            for name in LearnConfig.__dataclass_fields__
+        }
         check_ranges(
             self,
             {
@@ -231,9 +234,6 @@ class Config(RunConfig):
             raise UserError("--perceptual-weights: goes with --perceptual on or auto, not off")
         if self.num_envs > self.collect.steps:
             raise UserError(f"--num-envs {self.num_envs}: must be at most --collect.steps")
-
-
-LEARN = ("start", "stop", "updates", "batch", "accumulate", "lr", "lr_end", "decay", "clip")
 
 
 def updates_in(learn: LearnConfig, epoch: int) -> int:

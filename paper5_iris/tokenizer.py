@@ -86,8 +86,7 @@ class Quantizer(nn.Module):
 
     def lookup(self, tokens: Tensor, width: int) -> Tensor:
         """Codewords as a map.  [N, K] -> [N, D, h, w]"""
-        book = self.codebook if self.cfg.codebook == "gradient" else self.codebook.detach()
-        return F.embedding(tokens.long(), book).unflatten(1, (-1, width)).permute(0, 3, 1, 2)
+        return F.embedding(tokens.long(), self.codebook).unflatten(1, (-1, width)).permute(0, 3, 1, 2)
 
     @torch.no_grad()
     def follow(self, codes: Codes, revive: bool = False) -> None:
