@@ -186,9 +186,8 @@ class Config(RunConfig):
 
     def epochs(self, frames_per_step: int) -> tuple[int, int]:
         """Epochs that collect, and all epochs.  `steps` None: the paper's 500 and 600."""
-        collecting = 500
-        if self.steps is not None:
-            collecting = max(1, round(self.steps / (frames_per_step * self.collect.steps)))
+        frames = frames_per_step * self.collect.steps  # of an epoch
+        collecting = 500 if self.steps is None else max(1, round(self.steps / frames))
         return collecting, collecting + self.collect.extra_epochs
 
     def check(self) -> None:
