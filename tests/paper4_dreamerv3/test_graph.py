@@ -9,7 +9,6 @@ from contextlib import contextmanager, nullcontext
 import pytest
 import torch
 from torch.overrides import TorchFunctionMode
-from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from common.env_wrapper import EnvSpec
@@ -19,6 +18,7 @@ from common.spaces import Spaces
 from paper4_dreamerv3.agent import DreamerV3Agent
 from paper4_dreamerv3.graph import WARM_UP, GraphedUpdate
 from paper4_dreamerv3.train import Learner
+from tests.on_device import OnDevice
 
 DISCRETE, CONTINUOUS = Spaces({"vector": (5,)}, 3, True), Spaces({"vector": (5,)}, 2, False)
 EVERYTHING = Spaces({"image": (32, 32, 1), "image_wrist": (32, 32, 3), "vector": (4,)}, 9, True, (2, 3, 4))
@@ -131,16 +131,6 @@ def test_the_capture_comes_after_warming_up_on_a_side_stream(monkeypatch):
 
 
 # --- nothing waits for the device
-
-
-class OnDevice(TorchDispatchMode):
-    """Every tensor of every operation is on the meta device, which has no values that one could wait for."""
-
-    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
-        result = function(*args, **(kwargs or {}))
-        for x in tree_leaves((args, kwargs, result)):
-            assert not isinstance(x, torch.Tensor) or x.is_meta, f"{function} on the {x.device}"
-        return result
 
 
 class NoHostData(TorchFunctionMode):

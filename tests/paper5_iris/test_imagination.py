@@ -5,13 +5,12 @@ from contextlib import nullcontext
 import pytest
 import torch
 from torch import nn
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 
 from common.spaces import Spaces
 from paper5_iris import actor_critic
 from paper5_iris.imagination import Imagination, imagine
 from paper5_iris.transformer import KVCache
+from tests.on_device import OnDevice
 
 NUMBERS = Spaces({"image": (8, 8, 3)}, 2, False)
 
@@ -172,16 +171,6 @@ def test_the_policy_alone_has_gradients(networks):
         memory.hidden,
     )
     assert grad.any()
-
-
-class OnDevice(TorchDispatchMode):
-    """All tensors are on the meta device, which has no values that the host could wait for."""
-
-    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
-        result = function(*args, **(kwargs or {}))
-        for x in tree_leaves((args, kwargs, result)):
-            assert not isinstance(x, torch.Tensor) or x.is_meta, f"{function} on the {x.device}"
-        return result
 
 
 @pytest.mark.parametrize("codebook", ["gradient", "ema"])
