@@ -14,7 +14,7 @@ from common.checkpoint import load_file
 
 ROOT = Path(__file__).parents[2]
 COMMON = (
-    "--preset tiny --env toy_point --device cpu --steps 200 --prefill 40 --checkpoint-every 30 "
+    "--preset tiny --env toy_point --device cpu --steps 200 --prefill 40 --checkpoint-every 60 "
     "--eval-every 100 --eval-episodes 1 --rssm.deter 8 --rssm.hidden 8 --rssm.stoch 4 "
     "--conv.depth 2 --behaviour.horizon 3 --replay.batch 2 --replay.length 5"
 )
