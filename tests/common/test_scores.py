@@ -1,6 +1,7 @@
 """DreamerV2's aggregates over games against table 1 of the paper, and the scores of runs on disk."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -45,6 +46,18 @@ def test_the_uncorrected_row_would_spoil_the_gamer_mean():
     assert record_aggregates(column("IQN"))["gamer_mean"] == pytest.approx(8.87, abs=0.01)
     row = atari_records()["games"]["Jamesbond"]
     assert (row["random"], row["gamer"]) == (29.0, 302.8)
+
+
+def test_the_eleven_published_seeds_of_dreamerv2_reproduce_their_aggregates():
+    """The authors' curves, the window being the last 2M of 200M frames (sheet of paper 3, oracle 18)."""
+    file = Path(__file__).with_name("dreamerv2_200m.json")
+    scores = json.loads(file.read_text(encoding="utf-8"))["games"]
+    found = record_aggregates(scores)
+    assert found.pop("games") == 55
+    expected = {"gamer_median": 2.2404, "gamer_mean": 11.1916, "record_mean": 0.4349}
+    assert found == pytest.approx(expected | {"clipped_record_mean": 0.2769}, abs=5e-5)
+    uncorrected = {"Jamesbond": {**atari_records()["games"]["Jamesbond"], "random": 7.0, "gamer": 29.0}}
+    assert record_aggregates(scores, uncorrected)["gamer_mean"] == pytest.approx(40.45, abs=0.01)
 
 
 def test_both_tables_agree_about_random_and_human():
