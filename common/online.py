@@ -44,6 +44,7 @@ class Paper:
     # (cfg, policy steps, those of the prefill) -> updates until then; None: by prefill and train_every
     schedule: Callable[[Any, int, int], int] | None = None
     multi: bool = False  # takes MultiDiscrete actions
+    run: type[OnlineRun] = OnlineRun
     disputed: Sequence[str] = ()  # fields on which the paper's versions differ: every run prints them
 
 
@@ -64,7 +65,7 @@ def online_main(paper: Paper, argv: list[str] | None, description: str) -> None:
     device = pick_device(cfg.device, cfg.threads)
     if command.resume:
         check_resume(command)
-    run = OnlineRun(paper, cfg, device, command.resume)
+    run = paper.run(paper, cfg, device, command.resume)
     try:
         if command.dry_run:
             print(describe(run, command), flush=True)

@@ -24,7 +24,8 @@ class OnlineRun:
 
     The config has, besides RunConfig: obs, image_size, env_options, prefill, eval_episodes, checkpoint_every,
     log_every, replay.capacity, batch and length; where the paper has no schedule of its own also train_every,
-    train_updates and pretrain.  All counts are environment frames or updates.
+    train_updates and pretrain.  All counts are environment frames or updates.  Paper 5, which plays and
+    learns in epochs, has a subclass.
     """
 
     def __init__(self, paper: Paper, cfg: Any, device: Any, folder: Path | None):
@@ -38,7 +39,7 @@ class OnlineRun:
         options |= dict(cfg.env_options) | ({} if cfg.obs == "auto" else {"obs": cfg.obs})
         self.spec = EnvSpec(cfg.env, options)
         self.repeat = self.spec.frames_per_step
-        self.total = cfg.steps or paper.presets["paper"].steps
+        self.total = self.budget()
         self.envs, self.eval_envs = self.spec.make_vector(cfg.num_envs, "train"), None
         self.spaces = Spaces.of(self.envs, cfg.env, paper.multi)
         seed_everything(derive(cfg.seed, "weights"))
@@ -46,8 +47,17 @@ class OnlineRun:
         self.keeps_latents = hasattr(self.agent, "replay_fields")
         rows = self.total // self.repeat  # and one more row per episode
         self.capacity = min(cfg.replay.capacity, rows + rows // 8 + 1_000 * cfg.num_envs)
+        self.check_rows()
+
+    def budget(self) -> int:
+        """Frames of the whole run."""
+        return self.cfg.steps or self.paper.presets["paper"].steps
+
+    def check_rows(self) -> None:
+        """UserError where the replay could never give a sequence."""
+        cfg = self.cfg
         per_env = cfg.prefill // self.repeat // cfg.num_envs
-        if paper.schedule is None and per_env < cfg.replay.length:
+        if self.paper.schedule is None and per_env < cfg.replay.length:
             line = f"--prefill {cfg.prefill}: gives each environment {per_env} rows, and a sequence has"
             raise UserError(f"{line} {cfg.replay.length} (--replay.length): raise it")
         if self.capacity // cfg.num_envs < cfg.replay.length + self.keeps_latents:  # a row of context
@@ -77,13 +87,13 @@ class OnlineRun:
         self.curve, self.meter = Curve(self.folder), Meter()
         self.bad = NonFiniteGuard(checkpoint=self.folder / "state")
         found = self.state.load()
-        if found and found[0] > self.total:
+        if found and found[0] > self.end:
             raise UserError(f"--steps {self.total}: the run in {self.folder} is at {found[0]} frames already")
         if self.is_resumed and not found:
             print(f"{self.folder} holds no checkpoint yet: the run begins anew", flush=True)
         with (
             SignalGuard() as self.guard,
-            Logger(self.folder, total=self.total, resume_step=found[0] if found else 0) as self.log,
+            Logger(self.folder, total=self.end, resume_step=found[0] if found else 0) as self.log,
         ):
             self.collector = Collector(self.envs, self.replay, self.repeat, cfg.seed, self._on_episode)
             self._found = found
@@ -103,9 +113,8 @@ class OnlineRun:
         self.parts = learners
         if self._found is not None:
             self._restore(*self._found)
-        frames = self.collector.frames
         self.eval_due, self.save_due = (
-            Every(period, frames) for period in (self.cfg.eval_every, self.cfg.checkpoint_every)
+            Every(period, self.clock) for period in (self.cfg.eval_every, self.cfg.checkpoint_every)
         )
         self._begin()
 
@@ -113,6 +122,21 @@ class OnlineRun:
     def frames(self) -> int:
         """Environment frames so far."""
         return self.collector.frames
+
+    @property
+    def clock(self) -> int:
+        """How far the run is, on the axis of its log, evaluations and checkpoints: frames."""
+        return self.frames
+
+    @property
+    def end(self) -> int:
+        """Where the clock stops."""
+        return self.total
+
+    @property
+    def prefill(self) -> int:
+        """Frames of random play before the first update."""
+        return self.cfg.prefill
 
     @property
     def running(self) -> bool:
@@ -123,9 +147,9 @@ class OnlineRun:
         """One step in every env: uniform actions while the replay fills, then the agent's."""
         before = self.frames
         with self.meter.timed("env_step"):
-            self.collector.step(self._random if before < self.cfg.prefill else self._policy)
+            self.collector.step(self._random if before < self.prefill else self._policy)
         self.meter.add(frames=self.frames - before)
-        self.log.progress(self.frames, updates=self.agent.updates)
+        self.log.progress(self.clock, updates=self.agent.updates)
 
     def updates_until(self, frames: int) -> int:
         """Gradient steps that the schedule wants done by then."""
@@ -151,8 +175,8 @@ class OnlineRun:
     def keep_up(self) -> bool:
         """Evaluate and save where it is time to, or at the end.  False: a signal asked to stop."""
         stop, end = self.guard.stop_requested, not self.running
-        save = bool(self.save_due(self.frames)) or stop or end
-        if self.eval_due(self.frames) or (end and not stop):
+        save = bool(self.save_due(self.clock)) or stop or end
+        if self.eval_due(self.clock) or (end and not stop):
             self.evaluate(clip=save)
         if save:
             self.save()
@@ -172,7 +196,7 @@ class OnlineRun:
         result = play(self.agent, self.eval_envs, cfg.eval_episodes, EVAL_SEED, record=int(clip))
         row = self.curve.add(self.frames, self.collector.policy_steps, self.agent.updates, result.returns)
         score = {"eval/return": row["ret_mean"], "eval/length": result.lengths.mean()}
-        self.log.scalars(self.frames, score, means=False)
+        self.log.scalars(self.clock, score, means=False)
         self.log.note(
             f"frames {self.frames:,}, updates {self.agent.updates:,}: return {row['ret_mean']:.1f}"
             f" of {cfg.eval_episodes} episodes, {row['cpu_s']:.0f} CPU-seconds"
@@ -181,11 +205,11 @@ class OnlineRun:
             loop = open_loop(self.agent, make_window(result.episodes, 1, 5, 45))
             accuracy = head_accuracy(loop)
             known = {f"open_loop/{head}_{k}": v for head, row in accuracy.items() for k, v in row.items()}
-            self.log.scalars(self.frames, known | self.agent.diagnose(result.episodes[0]), means=False)
+            self.log.scalars(self.clock, known | self.agent.diagnose(result.episodes[0]), means=False)
             error = loop.errors["model"]
             known = {f"open_loop/mse_{h}": error[h - 1] for h in (1, 5, 15, 45) if h <= len(error)}
-            self.log.scalars(self.frames, known, means=False)
-            self.log.video(self.frames, "open_loop", open_loop_clip(loop), fps=10)
+            self.log.scalars(self.clock, known, means=False)
+            self.log.video(self.clock, "open_loop", open_loop_clip(loop), fps=10)
 
     def save(self) -> None:
         """End the open episodes, write the state and model.pt."""
@@ -203,7 +227,7 @@ class OnlineRun:
             "counters": counters | {"curve": self.curve.state(), "skipped": self.bad.skipped},
             "replay": tree,
         }
-        self.state.save(self.frames, parts, files=files)
+        self.state.save(self.clock, parts, files=files)
         self.agent.save(self.folder / "model.pt")
         self.log.flush()
 
@@ -235,13 +259,17 @@ class OnlineRun:
         self.bad.flush()
         more = {"updates": self.agent.updates, "skipped_updates": self.bad.skipped}
         ratio = self.agent.updates / max(self.collector.policy_steps, 1)
-        more["replayed_rows_per_step"] = ratio * self.cfg.replay.batch * self.cfg.replay.length
-        more |= {"updates_per_policy_step": ratio, **self.meter.rates(), **peak_memory_mb()}
-        self.log.scalars(self.frames, more)
+        more |= {"replayed_rows_per_step": ratio * self.rows_per_update(), "updates_per_policy_step": ratio}
+        more |= {**self.meter.rates(), **peak_memory_mb()}
+        self.log.scalars(self.clock, more)
+
+    def rows_per_update(self) -> float:
+        """Rows of a batch."""
+        return self.cfg.replay.batch * self.cfg.replay.length
 
     def _begin(self) -> None:
         """Fresh episodes, the same in a run that was interrupted here and in one that was not."""
-        self.collector.begin(self.frames)
+        self.collector.begin(self.clock)
         self.memory = self.agent.initial(self.cfg.num_envs)
 
     def _random(self, obs: dict[str, np.ndarray]) -> tuple[np.ndarray, dict[str, np.ndarray]]:
@@ -254,4 +282,4 @@ class OnlineRun:
 
     def _on_episode(self, ret: float, length: int, told: Mapping[str, float]) -> None:
         kept = {f"episode/{name}": value for name, value in told.items() if name.startswith("achievements/")}
-        self.log.episode(self.frames, ret, length, **kept)
+        self.log.episode(self.clock, ret, length, **kept)

@@ -74,7 +74,7 @@ class ReplayBuffer:
             act = np.array(rows["act"])
             act[np.asarray(rows["is_last"])] = 0
             rows = {**rows, "act": act}
-        self.storage.write(self._slots(ids), rows)
+        self.storage.write(self.slots(ids), rows)
         self._counts[envs] += 1
         self._episodes = None
         if self.online:
@@ -87,7 +87,7 @@ class ReplayBuffer:
         """Make the newest row of each stream a last one, its action zeros; whether it is terminal stays."""
         envs = np.arange(self.num_envs) if envs is None else np.asarray(envs)
         envs = envs[self._counts[envs] > 0]
-        slots = self._slots((self._counts[envs] - 1) * self.num_envs + envs)
+        slots = self.slots((self._counts[envs] - 1) * self.num_envs + envs)
         last = {"is_last": np.ones(len(slots), bool)}
         if "act" in self.storage.fields:
             last["act"] = np.zeros_like(self.storage.arrays["act"][slots])
@@ -107,7 +107,7 @@ class ReplayBuffer:
             start, length = np.concatenate(tables, 1)
             order = np.argsort(start)
             start, length = start[order], length[order]
-            last = self._slots(start + (length - 1) * self.num_envs)
+            last = self.slots(start + (length - 1) * self.num_envs)
             self._episodes = Episodes(start, length, ~self.storage.arrays["is_last"][last])
         return self._episodes
 
@@ -163,7 +163,7 @@ class ReplayBuffer:
         """Rows by id: ids [...] -> {name: [..., *row]}; IndexError where one is not stored (any more)."""
         if not self._is_stored(ids).all():
             raise IndexError("some of these rows are not in the buffer (any more)")
-        return self.storage.read(self._slots(ids), names)
+        return self.storage.read(self.slots(ids), names)
 
     def previous(self, name: str, ids: np.ndarray) -> np.ndarray:
         """A field of the row before: ids [...] -> [..., *row]; zeros where an episode, or its rest, begins.
@@ -171,13 +171,13 @@ class ReplayBuffer:
         previous("act", batch["id"]) is the action that led to each row, the `a_t` of the Dreamer papers.
         """
         has_one = self.has_previous(ids)
-        values = self.storage.arrays[name][self._slots(np.where(has_one, ids - self.num_envs, ids))]
+        values = self.storage.arrays[name][self.slots(np.where(has_one, ids - self.num_envs, ids))]
         values[~has_one] = 0
         return values
 
     def has_previous(self, ids: np.ndarray) -> np.ndarray:
         """Is the row before stored, and of the same episode?  ids [...] -> bool [...]"""
-        is_first = self.storage.arrays["is_first"][self._slots(ids)]
+        is_first = self.storage.arrays["is_first"][self.slots(ids)]
         return self._is_stored(ids - self.num_envs) & ~is_first
 
     def update(self, ids: np.ndarray, values: Mapping[str, np.ndarray]) -> None:
@@ -186,7 +186,7 @@ class ReplayBuffer:
         Rows that were overwritten in the meantime are left alone.
         """
         stored = self._is_stored(ids)
-        self.storage.write(self._slots(ids[stored]), {name: value[stored] for name, value in values.items()})
+        self.storage.write(self.slots(ids[stored]), {name: value[stored] for name, value in values.items()})
 
     def save(self, folder: Path, version: int) -> tuple[dict[str, Any], dict[Path, str]]:
         """Write what changed below `folder` -> (tree, files) for `RunState.save`.
@@ -215,7 +215,7 @@ class ReplayBuffer:
             old.restore(folder, tree)
             for env, count in enumerate(tree["counts"]):  # each stream has moved
                 ids = np.arange(count) * self.num_envs + env
-                self.storage.write(self._slots(ids), old.storage.read(old._slots(ids)))
+                self.storage.write(self.slots(ids), old.storage.read(old.slots(ids)))
         else:
             self.storage.restore(folder, tree["rows"])
         self._counts[:] = tree["counts"]
@@ -227,7 +227,7 @@ class ReplayBuffer:
         """Of each stream [N]: the oldest count that is still stored, and the count of the next row."""
         return np.maximum(self._counts - self.stream_rows, 0), self._counts
 
-    def _slots(self, ids: np.ndarray) -> np.ndarray:
+    def slots(self, ids: np.ndarray) -> np.ndarray:
         """Where rows lie: one ring after the other."""
         count, env = np.divmod(ids, self.num_envs)
         return env * self.stream_rows + count % self.stream_rows

@@ -172,7 +172,7 @@ class Config(RunConfig):
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     """bf16: autocast with losses in fp32; auto: bf16 on CUDA, else fp32."""
     compile: bool = False
-    """CUDA: the whole update is one CUDA graph (graph.py); CPU: torch.compile the steps of scan and dream."""
+    """CUDA: the whole update as one CUDA graph; CPU: torch.compile the steps of scan and dream."""
 
     @property
     def gamma(self) -> float:

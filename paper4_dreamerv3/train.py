@@ -54,9 +54,9 @@ class Learner:
     """All losses of the paper in one sum, and the optimiser."""
 
     def __init__(self, agent: "DreamerV3Agent", guard=None):
+        from common.cuda_graph import GraphedUpdate
         from common.device import autocast
         from paper4_dreamerv3.actor_critic import ReturnRange
-        from paper4_dreamerv3.graph import GraphedUpdate
         from paper4_dreamerv3.optim import LaProp
 
         self.agent, self.cfg, self.guard = agent, agent.cfg, guard

@@ -178,17 +178,16 @@ class Config(RunConfig):
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     """bf16: autocast with losses in fp32; auto: bf16 on CUDA, else fp32."""
     compile: bool = False
-    """torch.compile the training steps; on CUDA the token step of imagination is a CUDA graph."""
+    """torch.compile the losses of tokenizer and transformer; on CUDA a dreamed step is a CUDA graph."""
 
     def learners(self) -> dict[str, LearnConfig]:
         """The three networks in the order in which an epoch trains them."""
         return {name: getattr(self, name).learn for name in ("tokenizer", "world", "actor")}
 
-    def epochs(self, frames_per_step: int) -> tuple[int, int]:
-        """Epochs that collect, and all epochs.  `steps` None: the paper's 500 and 600."""
-        frames = frames_per_step * self.collect.steps  # of an epoch
-        collecting = 500 if self.steps is None else max(1, round(self.steps / frames))
-        return collecting, collecting + self.collect.extra_epochs
+    def epochs(self, frames: int, frames_per_step: int) -> tuple[int, int]:
+        """Epochs that play so many frames, and all epochs: 500 and 600 of 400,000 frames of Atari (P)."""
+        playing = max(1, round(frames / (frames_per_step * self.collect.steps)))
+        return playing, playing + self.collect.extra_epochs
 
     def check(self) -> None:
         """UserError for impossible numbers."""

@@ -5,11 +5,13 @@ the last one only fills the cache.  Nothing is read back by the host, so the dev
 Letters: B dreams, K tokens, C h w frame, H steps, A action.
 """
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from common.cuda_graph import WARM_UP, GraphedUpdate
 from paper5_iris.actor_critic import ActorCritic, Dream, Memory, draw
 from paper5_iris.tokenizer import Tokenizer
 from paper5_iris.transformer import KVCache
@@ -39,10 +41,16 @@ class Imagination:
         *,
         temperature: float = 1.0,
         generator: torch.Generator | None = None,
+        capture: Callable | None = None,
     ):
-        """temperature: of tokens, reward and end; 0 takes the likeliest."""
+        """temperature: of tokens, reward and end; 0 takes the likeliest.
+
+        capture: common.cuda_graph.cuda_graph, to launch a step's kernels as one; it needs a static cache.
+        """
         self.tokenizer, self.model = tokenizer, model
         self.temperature, self.generator = temperature, generator
+        self.capture = capture if model.cfg.steps > WARM_UP else None  # which warms up within the context
+        self.graph: GraphedUpdate | None = None
         self.past: KVCache | None = None  # made once for a batch size, then reused
         self.tokens: Tensor | None = None  # [B, K] the newest frame
         self.flushes = 0
@@ -52,8 +60,10 @@ class Imagination:
         assert not self.model.training, "a dream needs model.eval()"
         wanted = self.model.transformer.new_cache
         if self.past is None or self.past.batch != len(tokens):
-            self.past = None  # the old one goes first: they are large
+            self.past = self.graph = None  # the old one goes first: they are large
             self.past = wanted(len(tokens))
+            if self.capture:
+                self.graph = GraphedUpdate(self.captured, [self.past.start], self.capture)
         self.tokens, self.flushes = tokens.long(), 0
         self.model.start(self.tokens, self.past)
 
@@ -63,6 +73,25 @@ class Imagination:
         if past.length + (model.block if want_frame else 1) > past.rows:
             model.start(self.tokens, past)
             self.flushes += 1
+        if self.graph is None or not want_frame:
+            return self.listen(act, want_frame)
+        step = self.graph({"act": act})
+        past.length += model.block  # what the device did, the host must count
+        self.tokens = step[-1]
+        return Step(*step)
+
+    def captured(self, batch: dict[str, Tensor]) -> tuple[Tensor, ...]:
+        """A whole step for the graph: the host's count of rows stays as it is."""
+        length = self.past.length
+        # In float32: autocast would cast all weights for every token, or keep copies that a graph cannot.
+        with torch.autocast(self.past.keys.device.type, enabled=False):
+            step = self.listen(batch["act"], want_frame=True)
+        self.past.length = length
+        return tuple(step)
+
+    def listen(self, act: Tensor, want_frame: bool) -> Step:
+        """Say the action, hear what it leads to."""
+        model, past = self.model, self.past
         heard = model.step_act(act, past)
         rew = heard.rew.squeeze(-1).float()  # [B] or the logits of -1, 0, 1 [B, 3]
         if model.cfg.reward_head == "sign_ce":
@@ -99,6 +128,7 @@ def imagine(world: Imagination, actor: ActorCritic, tokens: Tensor, memory: Memo
     for i in range(horizon):
         policy, val, memory = actor(world.frame(), memory)
         act = policy.sample(world.generator)
-        step = world.step(act, want_frame=i < horizon - 1)
+        done = act.clamp(-1, 1) if act.is_floating_point() else act  # as the environment would
+        step = world.step(done, want_frame=i < horizon - 1)
         columns.append((policy.log_prob(act), policy.entropy(), val, step.rew, step.end))
     return Dream(*(torch.stack(column, 1) for column in zip(*columns, strict=True)))

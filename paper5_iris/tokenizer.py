@@ -163,8 +163,8 @@ class Tokenizer(nn.Module):
         """From the decoder's scale to [0, 1]."""
         return ((decoded.float() + 1) / 2).clamp(0, 1)
 
-    def loss(self, frame: Tensor, perceptual: Loss | None = None) -> tuple[dict[str, Tensor], Codes]:
-        """Named losses [N], of frames in [0, 1] [N, C, H, W], and their codes for `Quantizer.follow`."""
+    def loss(self, frame: Tensor, perceptual: Loss | None = None) -> tuple[dict, Codes, dict]:
+        """Of frames in [0, 1] [N, C, H, W]: named losses [N], codes for `Quantizer.follow`, metrics []."""
         codes = self.encode(frame)
         z, quantized = codes.z.float(), codes.quantized.float()
         # Straight through: the decoder sees codewords, and its gradient goes to z as if they were z.  Nothing
@@ -184,7 +184,14 @@ class Tokenizer(nn.Module):
             losses["worst"] = error.square().amax(1)
         if perceptual is not None:
             losses["perceptual"] = perceptual(target, decoded)
-        return losses, codes
+        with torch.no_grad():
+            mse = error.square().mean() / 4  # of frames in [0, 1]
+            share = F.one_hot(codes.tokens, self.cfg.vocab).float().mean((0, 1))  # [V]
+            metrics = {
+                "tokenizer/psnr": -10 * mse.clamp(min=1e-10).log10(),  # dB
+                "tokenizer/perplexity": torch.special.entr(share).sum().exp(),
+            }
+        return losses, codes, metrics
 
     def pixel_loss(self, perceptual: bool) -> str:
         """l1, l2 or l1+l2.  Alone, l1 is content with the ground where a scene is sparse."""

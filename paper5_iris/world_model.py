@@ -99,20 +99,22 @@ class WorldModel(nn.Module):
         at_act = hidden.index_select(1, self.index("act", length, device))  # [B, T, D]
         return Output(self.obs_head(at_obs), self.rew_head(at_act), self.end_head(at_act))
 
-    def loss(self, batch: Batch) -> tuple[dict[str, Tensor], Output]:
-        """Named losses [], each a mean over what is not padding (paper: their sum, unweighted).
+    def loss(self, batch: Batch) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """Named losses [], each a mean over what is not padding (paper: their sum, unweighted), and metrics.
 
         batch: tokens [B, T, K], act [B, T] or [B, T, A], rew [B, T], end [B, T] bool, mask [B, T] bool.
         """
         out = self(batch["tokens"], batch["act"])
         obs, rew, end = self.labels(batch)
         losses = {"obs": cross_entropy(out.obs[:, :-1], obs), "end": cross_entropy(out.end, end)}  # eq. 2
+        metrics = {"world/token_accuracy": accuracy(out.obs[:, :-1], obs)}
         if self.cfg.reward_head == "sign_ce":
             losses["rew"] = cross_entropy(out.rew, rew)
+            metrics["world/rew_accuracy"] = accuracy(out.rew, rew)
         else:
             error = (out.rew.squeeze(-1).float() - batch["rew"]).square()
             losses["rew"] = error.mul(batch["mask"]).sum() / batch["mask"].sum()
-        return losses, out
+        return losses, metrics
 
     def labels(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
         """int64 [B, T K - 1], [B, T], [B, T]: the next tokens, the reward's class, the end; or IGNORE.
@@ -161,3 +163,10 @@ class WorldModel(nn.Module):
 def cross_entropy(logit: Tensor, label: Tensor) -> Tensor:
     """Mean over the labels that are not IGNORE, in float32.  [B, T, C], [B, T] -> []"""
     return F.cross_entropy(logit.float().flatten(0, 1), label.flatten(), ignore_index=IGNORE)
+
+
+@torch.no_grad()
+def accuracy(logit: Tensor, label: Tensor) -> Tensor:
+    """Share of the labels that are not IGNORE whose class is the likeliest.  [B, T, C], [B, T] -> []"""
+    counts = label != IGNORE
+    return ((logit.argmax(-1) == label) & counts).sum() / counts.sum()

@@ -11,12 +11,12 @@ import torch
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves
 
+from common.cuda_graph import WARM_UP, GraphedUpdate
 from common.env_wrapper import EnvSpec
 from common.faults import NonFiniteGuard
 from common.seeding import seed_everything
 from common.spaces import Spaces
 from paper4_dreamerv3.agent import DreamerV3Agent
-from paper4_dreamerv3.graph import WARM_UP, GraphedUpdate
 from paper4_dreamerv3.train import Learner
 from tests.on_device import OnDevice
 

@@ -67,15 +67,15 @@ def test_the_small_gpu_preset_has_the_papers_batches_and_networks():
 
 def test_gradient_steps_of_a_run():
     cfg = PRESETS["paper"]
-    assert cfg.epochs(4) == (500, 600) and override(cfg, {"steps": None}).epochs(4) == (500, 600)
+    assert cfg.epochs(cfg.steps, 4) == (500, 600)
     total = {name: sum(updates_in(learn, e) for e in range(1, 601)) for name, learn in cfg.learners().items()}
     assert total == {"tokenizer": 119_000, "world": 115_000, "actor": 110_000}
     assert list(total) == ["tokenizer", "world", "actor"]  # the order inside an epoch
     first = {name: learn.start + 1 for name, learn in cfg.learners().items()}
     assert first == {"tokenizer": 6, "world": 26, "actor": 51}
-    assert override(cfg, {"steps": 1_000_000}).epochs(4) == (1_250, 1_350)
-    assert override(cfg, {"steps": 1}).epochs(4) == (1, 101)
-    assert PRESETS["tiny"].epochs(1) == (36, 36)
+    assert cfg.epochs(1_000_000, 4) == (1_250, 1_350)
+    assert cfg.epochs(1, 4) == (1, 101)
+    assert PRESETS["tiny"].epochs(7_200, 1) == (36, 36)
 
 
 def test_a_network_may_stop_and_its_learning_rate_may_fall():

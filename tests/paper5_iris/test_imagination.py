@@ -188,7 +188,7 @@ def test_no_update_waits_for_the_device(networks, random_batch, codebook, monkey
         dream = imagine(world, net.actor, net.tokenizer.tokenize(frame), memory, 3)
         found, _ = actor_critic.losses(net.cfg.actor, dream)
         found |= net.world.loss(batch)[0]
-        losses, codes = net.tokenizer.loss(frame)
+        losses, codes, _ = net.tokenizer.loss(frame)
         sum(loss.mean() for loss in (found | losses).values()).backward()
         net.tokenizer.quantizer.follow(codes, revive=True)
 

@@ -170,7 +170,7 @@ def test_straight_through(networks, beta, expected):
         seen.append(decoded)
         return (decoded * torch.tensor([2.0, -3]).view(1, 2, 1, 1)).sum((1, 2, 3))
 
-    losses, codes = tokenizer.loss((z + 1) / 2, downstream)
+    losses, codes, _ = tokenizer.loss((z + 1) / 2, downstream)
     distances = tokenizer.quantizer.distances(z.flatten()[None])
     torch.testing.assert_close(distances, torch.tensor([[1.0, 0.2]]))
     assert codes.tokens.tolist() == [[1]] and seen[0].flatten().tolist() == [1, 1]
@@ -187,7 +187,7 @@ def test_an_averaged_codebook_follows_what_chose_it(networks):
     more = {"tokenizer.codebook": "ema", "tokenizer.ema_decay": 0.75}
     tokenizer = networks(**more).tokenizer
     quantizer = tokenizer.quantizer
-    losses, _ = tokenizer.loss(torch.rand(2, 3, 8, 8))
+    losses, _, _ = tokenizer.loss(torch.rand(2, 3, 8, 8))
     assert "codebook" not in losses and losses.keys() == tokenizer.scales(False).keys()
     sum(loss.mean() for loss in losses.values()).backward()
     assert quantizer.codebook.grad is None and tokenizer.pre.weight.grad.any()
@@ -244,7 +244,7 @@ def test_reviving_draws_words_by_their_error():
 def test_every_term_by_hand(networks, pixel):
     tokenizer = networks(**{"tokenizer.pixel_loss": pixel}).tokenizer
     frame = torch.rand(3, 3, 8, 8)
-    losses, codes = tokenizer.loss(frame)
+    losses, codes, _ = tokenizer.loss(frame)
     decoded = tokenizer.decode(codes.quantized)
     error = 2 * frame - 1 - decoded
     vq = (codes.z - codes.quantized).square().mean((1, 2, 3))
@@ -280,7 +280,7 @@ def test_the_perceptual_term_compares_target_and_picture(networks):
         seen.extend((target, decoded))
         return decoded.square().mean((1, 2, 3))
 
-    losses, codes = tokenizer.loss(frame, perceptual)
+    losses, codes, _ = tokenizer.loss(frame, perceptual)
     torch.testing.assert_close(seen[0], 2 * frame - 1)
     torch.testing.assert_close(seen[1], tokenizer.decode(codes.quantized))
     (grad,) = torch.autograd.grad(losses["perceptual"].sum(), tokenizer.encoder[0].weight)
@@ -289,7 +289,7 @@ def test_the_perceptual_term_compares_target_and_picture(networks):
 
 def test_the_codebook_learns_from_its_own_term_alone(networks):
     tokenizer = networks(**{"tokenizer.pixel_loss": "l1+l2"}).tokenizer
-    losses, _ = tokenizer.loss(torch.rand(2, 3, 8, 8), lambda a, b: (a - b).square().mean((1, 2, 3)))
+    losses, _, _ = tokenizer.loss(torch.rand(2, 3, 8, 8), lambda a, b: (a - b).square().mean((1, 2, 3)))
     book, encoder = tokenizer.quantizer.codebook, tokenizer.encoder[0].weight
     for name, loss in losses.items():
         grads = torch.autograd.grad(loss.sum(), [book, encoder], retain_graph=True, allow_unused=True)
@@ -333,7 +333,7 @@ def test_frames_are_learned_by_heart(networks):
     optimizer = torch.optim.Adam(tokenizer.parameters(), lr=3e-3)
     before = (tokenizer.encode_decode(frame) - frame).abs().mean()
     for step in range(120):
-        losses, codes = tokenizer.loss(frame)
+        losses, codes, _ = tokenizer.loss(frame)
         total = sum(tokenizer.scales(False)[name] * loss.mean() for name, loss in losses.items())
         optimizer.zero_grad()
         total.backward()

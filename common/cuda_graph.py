@@ -1,8 +1,8 @@
-"""The whole update as one CUDA graph (--compile on a GPU).
+"""Work on the device as one CUDA graph (--compile on a GPU): an update of paper 4, a dreamed step of paper 5.
 
-An update is thousands of kernels of a few microseconds, and to launch one takes the CPU longer than the GPU
+Such work is thousands of kernels of a few microseconds, and to launch one takes the CPU longer than the GPU
 needs to run it.  A graph holds all launches with the addresses they read and write; replaying it is one call.
-So inputs and outputs lie in buffers that stay, and the update may neither wait for the device (.item(), `if`
+So inputs and outputs lie in buffers that stay, and it may neither wait for the device (.item(), `if`
 on a tensor) nor copy from the host: tests/paper4_dreamerv3/test_graph.py looks for both.
 """
 

@@ -1,0 +1,57 @@
+"""Play episodes with a trained agent: `python eval.py --checkpoint model.pt --episodes 10 --render`.
+
+Actions are draws at temperature 0.5, as in the paper; with --render eval.json also says how good tokens and
+world model are on the recorded episodes.
+"""
+
+if not __package__:  # run as a script: the repository root, not this folder, goes on the path
+    import pathlib
+    import sys
+
+    sys.path[0] = str(pathlib.Path(__file__).resolve().parents[1])
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from common.cli import EvalArgs, run_main
+from common.config import override
+from common.errors import UserError
+from common.scripts import eval_main, sizes
+
+if TYPE_CHECKING:
+    from paper5_iris.agent import IrisAgent
+
+PAPER = "paper5_iris"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Args(EvalArgs):
+    """eval.py's flags."""
+
+    temperature: float | None = None
+    """Of the policy, above 0; None: as the run was told (--eval-temperature, the paper's 0.5)."""
+
+
+def prepare(agent: "IrisAgent", args: Args) -> None:
+    """The temperature that is asked for in place of the run's own."""
+    if args.temperature is not None:
+        if not args.temperature > 0:
+            raise UserError(f"--temperature {args.temperature:g}: must be above 0")
+        agent.cfg = override(agent.cfg, {"eval_temperature": args.temperature})
+
+
+def entries(agent: "IrisAgent", result, args: Args) -> dict:
+    """What eval.json says besides the score."""
+    from paper5_iris.quality import quality
+
+    found = {"temperature": agent.cfg.eval_temperature, **sizes(agent, result, args)}
+    return found | (quality(agent, result.episodes) if result.episodes else {})
+
+
+def main(argv: list[str] | None = None) -> None:
+    """The command line."""
+    eval_main(argv, PAPER, args=Args, report=entries, prepare=prepare)
+
+
+if __name__ == "__main__":
+    run_main(main)
