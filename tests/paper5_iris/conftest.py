@@ -35,6 +35,16 @@ IMAGE = Spaces({"image": (8, 8, 3)}, 3, True)  # 2 x 2 tokens
 NUMBERS = Spaces({"image": (8, 8, 3)}, 2, False)
 
 
+@torch.no_grad()
+def spread(tokenizer: Tokenizer, seed: int = 0) -> Tokenizer:
+    """Put the codewords where the latents of random frames are, so that frames have different tokens."""
+    side, _, channels = tokenizer.image
+    frames = torch.rand(8, channels, side, side, generator=torch.Generator().manual_seed(seed))
+    z = tokenizer.encode(frames).z.permute(0, 2, 3, 1).flatten(0, 2)  # [R, D]
+    tokenizer.quantizer.codebook.copy_(z[: tokenizer.cfg.vocab])
+    return tokenizer
+
+
 class Networks(NamedTuple):
     """All three, with what they were made of."""
 
