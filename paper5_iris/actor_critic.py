@@ -1,10 +1,13 @@
 """Actor and critic (paper, section 2.3 and appendix A.3): a CNN and an LSTM that look at decoded frames.
 
-One trunk, two linear heads.  Learned in imagination alone: REINFORCE with the critic as baseline,
-lambda-returns that stop at imagined ends.  A dream has H steps; of the last only the value is used.
-Letters: B dreams or games, T frames, H steps of a dream, A actions or their numbers, C h w frame.
+One trunk, two linear heads; `trunk transformer`, which the paper has not, reads tokens and needs no picture.
+Learned in imagination alone: REINFORCE with the critic as baseline, lambda-returns that stop at imagined
+ends.  A dream has H steps; of the last only the value is used.
+Letters: B dreams or games, N pictures, T frames, H steps of a dream, A actions or their numbers, C h w frame,
+K tokens, V vocab.
 """
 
+from dataclasses import replace
 from typing import NamedTuple
 
 import torch
@@ -14,7 +17,9 @@ from torch.distributions import Independent, Normal
 
 from common.errors import UserError
 from common.spaces import Spaces
-from paper5_iris.config import ActorConfig
+from paper5_iris.config import ActorConfig, WorldConfig
+from paper5_iris.tokenizer import Tokenizer
+from paper5_iris.transformer import Transformer, init_
 
 
 class Memory(NamedTuple):
@@ -74,13 +79,14 @@ def draw(logit: Tensor, generator: torch.Generator | None = None) -> Tensor:
     return (logit.detach().float() - noise.log()).argmax(-1)
 
 
-class ActorCritic(nn.Module):
-    """Frames and memory -> policy, value, memory."""
+class FrameTrunk(nn.Module):
+    """Convolutions over a decoded frame (appendix A.3).  [N, C, h, w] in [0, 1] -> [N, F]"""
 
-    def __init__(self, cfg: ActorConfig, image: tuple[int, int, int], spaces: Spaces):
+    sees_tokens = False
+
+    def __init__(self, cfg: ActorConfig, image: tuple[int, int, int]):
         """image: (H, W, C); UserError where the convolutions leave nothing of it."""
         super().__init__()
-        self.cfg, self.kind = cfg, Choice if spaces.discrete else Numbers
         side, channels = image[0] >> len(cfg.channels), (image[2], *cfg.channels)
         if side < 1:
             raise UserError(
@@ -88,28 +94,67 @@ class ActorCritic(nn.Module):
             )
         pairs = zip(channels[:-1], channels[1:], strict=True)
         self.convs = nn.ModuleList(nn.Conv2d(a, b, 3, padding=1) for a, b in pairs)
-        self.lstm = nn.LSTMCell(side * side * channels[-1], cfg.hidden)
+        self.feature = side * side * channels[-1]
+        self.to(memory_format=torch.channels_last)
+
+    def forward(self, frame: Tensor) -> Tensor:
+        x = 2 * frame - 1
+        for conv in self.convs:
+            x = F.relu(F.max_pool2d(conv(x), 2))
+        return x.flatten(1)
+
+
+class TokenTrunk(nn.Module):
+    """A small transformer over a frame's tokens, whose last row has read them all.  int [N, K] -> [N, F]"""
+
+    sees_tokens = True
+
+    def __init__(self, cfg: ActorConfig, vocab: int, tokens: int):
+        super().__init__()
+        sizes = WorldConfig(layers=cfg.layers, heads=cfg.heads, width=cfg.width)
+        sizes = replace(sizes, embed_dropout=0.0, residual_dropout=0.0, attention_dropout=0.0)
+        self.token, self.transformer = nn.Embedding(vocab, cfg.width), Transformer(sizes, tokens)
+        self.feature = cfg.width
+        init_(self)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        return self.transformer(self.token(tokens))[:, -1]
+
+
+class ActorCritic(nn.Module):
+    """What is seen (a decoded frame, or its tokens) and memory -> policy, value, memory."""
+
+    def __init__(
+        self,
+        cfg: ActorConfig,
+        image: tuple[int, int, int],
+        spaces: Spaces,
+        vocab: int | None = None,
+        tokens: int | None = None,
+    ):
+        """image: (H, W, C); vocab and tokens: V and K, for the trunk that reads tokens."""
+        super().__init__()
+        self.cfg, self.kind = cfg, Choice if spaces.discrete else Numbers
+        is_cnn = cfg.trunk == "cnn"
+        self.trunk = FrameTrunk(cfg, image) if is_cnn else TokenTrunk(cfg, vocab, tokens)
+        self.lstm = nn.LSTMCell(self.trunk.feature, cfg.hidden)
         self.critic = nn.Linear(cfg.hidden, 1)
         self.actor = nn.Linear(cfg.hidden, spaces.act if spaces.discrete else 2 * spaces.act)
-        self.to(memory_format=torch.channels_last)
+
+    def view(self, tokenizer: Tokenizer, tokens: Tensor) -> Tensor:
+        """What it sees of a frame of these tokens [N, K]: the tokens, or the decoded frame [N, C, h, w]."""
+        return tokens if self.trunk.sees_tokens else tokenizer.decode_tokens(tokens)
 
     def initial(self, batch: int) -> Memory:
         """Zeros."""
         zeros = self.critic.weight.new_zeros(batch, self.cfg.hidden)
         return Memory(zeros, zeros)
 
-    def look(self, frame: Tensor) -> Tensor:
-        """Frames in [0, 1] [N, C, h, w] -> features [N, F]"""
-        x = 2 * frame - 1
-        for conv in self.convs:
-            x = F.relu(F.max_pool2d(conv(x), 2))
-        return x.flatten(1)
-
     def forward(
-        self, frame: Tensor, memory: Memory, temperature: float = 1.0
+        self, seen: Tensor, memory: Memory, temperature: float = 1.0
     ) -> tuple[Choice | Numbers, Tensor, Memory]:
-        """[B, C, h, w] in [0, 1] -> policy over [B], value [B], memory"""
-        memory = self.remember(self.look(frame), memory)
+        """What `view` gives [B, ...] -> policy over [B], value [B], memory"""
+        memory = self.remember(self.trunk(seen), memory)
         out, val = self.actor(memory.hidden), self.critic(memory.hidden).squeeze(-1).float()
         return self.kind(out, temperature), val, memory
 
@@ -119,8 +164,8 @@ class ActorCritic(nn.Module):
         return Memory(hidden.float(), cell.float())
 
     @torch.no_grad()
-    def burn_in(self, frames: Tensor, mask: Tensor) -> Memory:
-        """Memory of the real past, decoded frames [B, T, C, h, w] with mask [B, T]; no gradient.
+    def burn_in(self, seen: Tensor, mask: Tensor) -> Memory:
+        """Memory of the real past, views [B, T, ...] with mask [B, T]; no gradient.
 
         Padding lies on the left: there the memory stays at zero.
         """
@@ -128,7 +173,7 @@ class ActorCritic(nn.Module):
         memory = self.initial(B)
         if T == 0:
             return memory
-        features = self.look(frames.flatten(0, 1)).unflatten(0, (B, T))  # at once: only the LSTM has order
+        features = self.trunk(seen.flatten(0, 1)).unflatten(0, (B, T))  # at once: only the LSTM has order
         for t in range(T):
             new, is_real = self.remember(features[:, t], memory), mask[:, t, None]
             memory = Memory(*(torch.where(is_real, a, b) for a, b in zip(new, memory, strict=True)))

@@ -42,7 +42,8 @@ class IrisAgent:
         image = spaces.obs[self.key]
         self.tokenizer = Tokenizer(cfg.tokenizer, image).to(self.device)
         self.world = WorldModel(cfg.world, cfg.tokenizer.vocab, self.tokenizer.tokens, spaces).to(self.device)
-        self.actor = ActorCritic(cfg.actor, image, spaces).to(self.device)
+        args = cfg.actor, image, spaces, cfg.tokenizer.vocab, self.tokenizer.tokens
+        self.actor = ActorCritic(*args).to(self.device)
         for part in self.parts().values():
             part.eval()  # a network trains only while it is its turn
         self.updates = 0  # gradient steps so far, of all three
@@ -71,9 +72,9 @@ class IrisAgent:
         """
         cfg = self.cfg
         going = ~torch.from_numpy(np.asarray(obs["is_first"])).to(self.device)[:, None]
-        frame = self.tokenizer.encode_decode(self.frames(obs[self.key]))
+        seen = self.view(obs[self.key])
         temperature = cfg.collect.temperature if explore else cfg.eval_temperature
-        policy, _, state = self.actor(frame, Memory(*(part * going for part in state)), temperature)
+        policy, _, state = self.actor(seen, Memory(*(part * going for part in state)), temperature)
         act = policy.sample()
         if explore and cfg.collect.epsilon:
             # differs: every game has a coin of its own; the authors' code tosses one for all.
@@ -94,6 +95,10 @@ class IrisAgent:
     def frames(self, image: np.ndarray) -> Tensor:
         """uint8 [..., H, W, C] -> [N, C, H, W] in [0, 1] on the device"""
         return to_frames(torch.from_numpy(np.ascontiguousarray(image)).to(self.device))
+
+    def view(self, image: np.ndarray) -> Tensor:
+        """What the actor sees of pictures uint8 [..., H, W, C] -> [N, C, H, W] decoded, or tokens [N, K]"""
+        return self.actor.view(self.tokenizer, self.tokenizer.tokenize(self.frames(image)))
 
     # --- dreaming
 
@@ -120,22 +125,23 @@ class IrisAgent:
         """
         B, C = context["is_first"].shape
         image, planned = context[self.key], self.tensor(actions)
-        codes = self.tokenizer.encode(self.frames(image))
-        seen = self.tokenizer.picture(self.tokenizer.decode(codes.quantized)).unflatten(0, (B, C))
+        tokens = self.tokenizer.tokenize(self.frames(image))  # [B C, K]
+        seen = self.actor.view(self.tokenizer, tokens).unflatten(0, (B, C))
         going = ~torch.from_numpy(np.asarray(context["is_first"])).to(self.device)
         memory, values = self.initial(B), []
         for t in range(C):
             memory = Memory(*(part * going[:, t, None] for part in memory))
             _, val, memory = self.actor(seen[:, t], memory)
             values.append(val)
-        frames, acts = [seen], list(self.tensor(context["act"]).unbind(1))
+        frames = [self.tokenizer.decode_tokens(tokens).unflatten(0, (B, C))]
+        acts = list(self.tensor(context["act"]).unbind(1))
         nothing = torch.full((B,), float("nan"), device=self.device)
         rews, conts = [nothing] * C, [nothing] * C  # of rows that were seen the model says nothing
         world = self.imagination(temperature, generator)
-        world.reset(codes.tokens.view(B, C, -1)[:, -1])
+        world.reset(tokens.view(B, C, -1)[:, -1])
         for i in range(horizon):
             step = world.step(acts[-1])
-            policy, val, memory = self.actor(world.frame(), memory)
+            policy, val, memory = self.actor(world.view(self.actor), memory)
             act = policy.sample(generator) if planned is None else planned[:, i]
             acts.append(act if self.spaces.discrete else act.clamp(-1, 1))
             frames.append(world.frame()[:, None])

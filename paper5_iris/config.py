@@ -103,8 +103,16 @@ class WorldConfig:
 class ActorConfig:
     """Actor and critic, and their learning in imagination (P table 6, C)."""
 
+    trunk: Literal["cnn", "transformer"] = "cnn"
+    """cnn: sees decoded frames (P); transformer: reads tokens, nothing is decoded (not of the paper)."""
     channels: tuple[int, ...] = (32, 32, 64, 64)
     """Channels of the convolutions; each halves the picture."""
+    layers: int = 2
+    """Layers of the transformer trunk."""
+    heads: int = 4
+    """Its attention heads."""
+    width: int = 128
+    """Its width."""
     hidden: int = 512
     """Units of the LSTM."""
     horizon: int = 20
@@ -208,8 +216,8 @@ class Config(RunConfig):
                     f"{each['batch']} {each['accumulate']} image_size tokenizer.code tokenizer.latents "
                     "tokenizer.channels tokenizer.mults tokenizer.encoder_blocks tokenizer.decoder_blocks "
                     "tokenizer.attention tokenizer.groups world.layers world.heads world.width "
-                    "actor.channels actor.hidden collect.steps replay.capacity eval_episodes "
-                    "checkpoint_every log_every"
+                    "actor.channels actor.layers actor.heads actor.width actor.hidden collect.steps "
+                    "replay.capacity eval_episodes checkpoint_every log_every"
                 ),
                 2: "tokenizer.vocab world.steps actor.horizon",
             },
@@ -220,8 +228,10 @@ class Config(RunConfig):
             ),
         )
         t, w, a = self.tokenizer, self.world, self.actor
-        if w.width % w.heads:
-            raise UserError(f"--world.width {w.width}: must be a multiple of --world.heads {w.heads}")
+        for name, part in (("world", w), ("actor", a)):
+            if part.width % part.heads:
+                line = f"--{name}.width {part.width}: must be a multiple of --{name}.heads {part.heads}"
+                raise UserError(line)
         if a.horizon > w.steps:
             raise UserError(f"--actor.horizon {a.horizon}: must be at most --world.steps {w.steps}")
         if t.channels % t.groups:

@@ -117,6 +117,10 @@ class Imagination:
         """The newest frame, decoded: [B, C, h, w] in [0, 1]"""
         return self.tokenizer.decode_tokens(self.tokens)
 
+    def view(self, actor: ActorCritic) -> Tensor:
+        """What the actor sees of it."""
+        return actor.view(self.tokenizer, self.tokens)
+
 
 def imagine(world: Imagination, actor: ActorCritic, tokens: Tensor, memory: Memory, horizon: int) -> Dream:
     """Dream H steps from real frames under the policy; only the policy and its value have a gradient.
@@ -126,7 +130,7 @@ def imagine(world: Imagination, actor: ActorCritic, tokens: Tensor, memory: Memo
     world.reset(tokens)
     columns: list[tuple[Tensor, ...]] = []
     for i in range(horizon):
-        policy, val, memory = actor(world.frame(), memory)
+        policy, val, memory = actor(world.view(actor), memory)
         act = policy.sample(world.generator)
         done = act.clamp(-1, 1) if act.is_floating_point() else act  # as the environment would
         step = world.step(done, want_frame=i < horizon - 1)

@@ -71,12 +71,11 @@ def recall(run: EpochRun) -> "Memory":
     agent, (ids, mask) = run.agent, run.recent()
     if not mask.any():
         return agent.initial(len(ids))
-    image = run.replay.gather(ids[mask], (agent.key,))[agent.key]
-    decoded = agent.tokenizer.encode_decode(agent.frames(image))
-    seen = torch.from_numpy(mask).to(agent.device)
-    frames = decoded.new_zeros(*mask.shape, *decoded.shape[1:])
-    frames[seen] = decoded
-    return agent.actor.burn_in(frames, seen)
+    views = agent.view(run.replay.gather(ids[mask], (agent.key,))[agent.key])
+    real = torch.from_numpy(mask).to(agent.device)
+    seen = views.new_zeros(*mask.shape, *views.shape[1:])
+    seen[real] = views
+    return agent.actor.burn_in(seen, real)
 
 
 class Learner:
@@ -185,9 +184,10 @@ class Learner:
         cfg, actor = self.cfg.actor, self.agent.actor
         rows = starts(encoded.replay, self.learn["actor"].batch, cfg.burn_in, key="")
         ids, mask = real(rows["id"], rows["mask"]), torch.from_numpy(rows["mask"]).to(self.agent.device)
-        frames, tokens = encoded.frames_of(ids[:, :-1]), encoded.tokens_of(ids[:, -1])
+        past = encoded.tokens_of if actor.trunk.sees_tokens else encoded.frames_of
+        seen, tokens = past(ids[:, :-1]), encoded.tokens_of(ids[:, -1])
         with self.autocast():
-            memory = actor.burn_in(frames, mask[:, :-1])
+            memory = actor.burn_in(seen, mask[:, :-1])
             dream = imagine(self.imagination, actor, tokens, memory, cfg.horizon)
         found, metrics = losses(cfg, dream)
         return found, scales(cfg), metrics

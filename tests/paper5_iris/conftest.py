@@ -29,6 +29,7 @@ SMALL = {
     "world.steps": 3,
     "actor.channels": (4, 4),
     "actor.hidden": 8,
+    **{"actor.layers": 1, "actor.heads": 2, "actor.width": 8},
     "actor.horizon": 3,
 }
 IMAGE = Spaces({"image": (8, 8, 3)}, 3, True)  # 2 x 2 tokens
@@ -71,7 +72,8 @@ def networks(small) -> Callable[..., Networks]:
         with torch.device(device):
             tokenizer = Tokenizer(cfg.tokenizer, image).eval()
             world = WorldModel(cfg.world, cfg.tokenizer.vocab, tokenizer.tokens, spaces).eval()
-            return Networks(cfg, spaces, tokenizer, world, ActorCritic(cfg.actor, image, spaces).eval())
+            actor = ActorCritic(cfg.actor, image, spaces, cfg.tokenizer.vocab, tokenizer.tokens)
+            return Networks(cfg, spaces, tokenizer, world, actor.eval())
 
     return make
 

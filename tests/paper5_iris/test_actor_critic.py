@@ -40,7 +40,7 @@ def test_and_so_has_every_part():
         net = of_paper()
         tiny = Spaces({"image": (16, 16, 3)}, 3, True)
         assert count(ActorCritic(PRESETS["tiny"].actor, (16, 16, 3), tiny)) == 35_516
-    assert [count(conv) for conv in net.convs] == [896, 9_248, 18_496, 36_928]
+    assert [count(conv) for conv in net.trunk.convs] == [896, 9_248, 18_496, 36_928]
     assert (count(net.lstm), count(net.critic), count(net.actor)) == (3_149_824, 513, 2_052)
 
 
@@ -55,7 +55,7 @@ def test_a_step_by_hand(networks):
     net, frame = networks().actor, torch.rand(2, 3, 8, 8)
     policy, val, memory = net(frame, net.initial(2))
     x = 2 * frame - 1
-    for conv in net.convs:
+    for conv in net.trunk.convs:
         x = F.max_pool2d(F.relu(F.conv2d(x, conv.weight, conv.bias, padding=1)), 2)
     hidden, cell = net.lstm(x.flatten(1), (torch.zeros(2, 8), torch.zeros(2, 8)))
     torch.testing.assert_close(memory.hidden, hidden)
@@ -231,3 +231,33 @@ def test_what_follows_an_end_can_be_left_out():
     for name, loss in plain.items():
         torch.testing.assert_close(found[name].mean(), loss[alive.bool()].mean())
         assert not found[name][0, 2].any() and loss[0, 2].any()
+
+
+# --- the other trunk
+
+
+def test_the_transformer_trunk_reads_every_token_and_needs_no_picture(networks, monkeypatch):
+    net = networks(**{"actor.trunk": "transformer"})
+    tokens = torch.randint(8, (1, 4))
+    monkeypatch.setattr(net.tokenizer, "decode_tokens", None)  # nothing may decode
+    assert net.actor.view(net.tokenizer, tokens) is tokens
+    base = net.actor.trunk(tokens)
+    assert base.shape == (1, 8)
+    for k in range(4):
+        changed = tokens.clone()
+        changed[0, k] = (tokens[0, k] + 1) % 8
+        assert not torch.allclose(net.actor.trunk(changed), base, atol=1e-6)
+
+
+def test_both_trunks_learn_in_dreams(networks):
+    """The policy's loss reaches every parameter of either trunk, by the same imagination."""
+    from paper5_iris.imagination import Imagination, imagine
+
+    for trunk in ("cnn", "transformer"):
+        net = networks(**{"actor.trunk": trunk})
+        world = Imagination(net.tokenizer, net.world)
+        memory, tokens = net.actor.initial(5), torch.randint(8, (5, 4))
+        found, _ = losses(net.cfg.actor, imagine(world, net.actor, tokens, memory, 3))
+        sum(loss.mean() for loss in found.values()).backward()
+        assert all(p.grad is not None and p.grad.isfinite().all() for p in net.actor.parameters())
+        assert any(p.grad.any() for p in net.actor.trunk.parameters())

@@ -17,6 +17,7 @@ PAPER = {
     **{"tokenizer.pixel_loss": "auto", "tokenizer.beta": 1.0, "tokenizer.codebook": "gradient"},
     **{"tokenizer.ema_decay": 0.99, "tokenizer.revive_every": 0, "tokenizer.revive_until": None},
     **{"tokenizer.lpips_dropout": False, "perceptual": "auto", "perceptual_weights": None},
+    **{"actor.trunk": "cnn", "actor.layers": 2, "actor.heads": 4, "actor.width": 128},
     **{"world.layers": 10, "world.heads": 4, "world.width": 256, "world.steps": 20},
     **{"world.embed_dropout": 0.1, "world.residual_dropout": 0.1, "world.attention_dropout": 0.1},
     "world.reward_head": "sign_ce",
