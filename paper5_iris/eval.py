@@ -1,7 +1,7 @@
 """Play episodes with a trained agent: `python eval.py --checkpoint model.pt --episodes 10 --render`.
 
-Actions are draws at temperature 0.5, as in the paper; with --render eval.json also says how good tokens and
-world model are on the recorded episodes.
+Actions are draws at temperature 0.5, as in the paper.  With --render eval.json also says how good tokens and
+world model are, on further episodes.
 """
 
 if not __package__:  # run as a script: the repository root, not this folder, goes on the path
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from paper5_iris.agent import IrisAgent
 
 PAPER = "paper5_iris"
+EPISODES, MAX_STEPS = 16, 200  # of which the model's quality is measured
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,10 +43,15 @@ def prepare(agent: "IrisAgent", args: Args) -> None:
 
 def entries(agent: "IrisAgent", result, args: Args) -> dict:
     """What eval.json says besides the score."""
-    from paper5_iris.quality import quality
-
     found = {"temperature": agent.cfg.eval_temperature, **sizes(agent, result, args)}
-    return found | (quality(agent, result.episodes) if result.episodes else {})
+    if args.render:
+        from common.evaluate import evaluate
+        from paper5_iris.quality import ahead, quality
+
+        seed, record = args.seed + args.episodes, {"record": EPISODES, "max_steps": MAX_STEPS}
+        episodes = evaluate(agent, None, EPISODES, seed, **record).episodes
+        found |= quality(agent, episodes) | {"ahead": ahead(agent, episodes)}
+    return found
 
 
 def main(argv: list[str] | None = None) -> None:

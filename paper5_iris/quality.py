@@ -1,6 +1,6 @@
 """How good tokenizer and world model are on real episodes: numbers for logs, eval.json and tables.
 
-Letters: T steps of a stretch, K tokens, V vocab.
+Letters: T steps of a stretch, K tokens, V vocab, H dreamed rows.
 """
 
 from collections.abc import Sequence
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from common.dreams import Episode
+from common.dreams import Episode, make_window, open_loop
 
 if TYPE_CHECKING:
     from paper5_iris.agent import IrisAgent
@@ -72,3 +72,13 @@ def quality(agent: "IrisAgent", episodes: Sequence[Episode]) -> dict[str, float]
     }
     metrics |= {f"{name}_accuracy": float(torch.cat(rows).mean()) for name, rows in hits.items() if rows}
     return metrics | {"end_recall": float(torch.cat(ends).mean())}
+
+
+def ahead(agent: "IrisAgent", episodes: Sequence[Episode], horizon: int = 45) -> list[dict[str, float]]:
+    """Mean squared error of open-loop dreams, one per episode, by the rows dreamed so far: [H] rows."""
+    window = make_window(episodes, len(episodes), 5, horizon)
+    errors = open_loop(agent, window).errors
+    return [
+        {"ahead": h + 1, **{name: float(error[h]) for name, error in errors.items()}}
+        for h in range(window.horizon)
+    ]

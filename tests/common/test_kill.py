@@ -1,4 +1,4 @@
-"""A real `kill -9` of the Dreamers, after a checkpoint: the resumed run ends with the same bits."""
+"""A real `kill -9` of papers 3 to 5, after a checkpoint: the resumed run ends with the same bits."""
 
 import os
 import signal
@@ -21,6 +21,11 @@ COMMON = (
 FLAGS = {
     "paper3_dreamerv2": f"{COMMON} --conv.units 8 --model.units 8 --actor.units 8 --train-every 4",
     "paper4_dreamerv3": f"{COMMON} --units 8 --rssm.blocks 2 --train-ratio 2",
+    "paper5_iris": (
+        "--preset tiny --device cpu --steps 300 --collect.steps 20 --eval-every 100 --eval-episodes 1 "
+        "--checkpoint-every 60 --tokenizer.learn.start 0 --tokenizer.learn.updates 2 --world.learn.start 1 "
+        "--world.learn.updates 2 --world.width 16 --actor.learn.start 2 --actor.learn.updates 2"
+    ),
 }
 
 
