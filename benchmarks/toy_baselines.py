@@ -20,6 +20,7 @@ TOYS: list[tuple[str, dict[str, Any]]] = [  # options that change the score; siz
     ("toy_catch", {"grid": 5, "drops": 16}),
     ("toy_catch", {"grid": 8, "drops": 1}),
     ("toy_catch", {"grid": 4, "drops": 1}),
+    ("toy_catch", {"grid": 5, "drops": 1}),
     ("toy_dodge", {"gap": 28.0}),
     ("toy_dodge", {"gap": 24.0}),
     ("toy_point", {"actions": "continuous"}),
