@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from benchmarks.tables import FIVE, PAPER1, PAPER2, PAPER3, PAPER4, POINT, THREE, Column
+from benchmarks.tables import CATCH, FIVE, PAPER1, PAPER2, PAPER3, PAPER4, PAPER5, POINT, THREE, Column
 
 
 @dataclass(frozen=True)
@@ -97,6 +97,33 @@ PLOTS: dict[str, Plot] = {
     "paper4-doorkey": Plot({**PAPER4, "env": "MiniGrid-DoorKey-5x5-v0"}, "Paper 4: DoorKey-5x5"),
     "paper4-crafter": Plot({**PAPER4, "env": "crafter_reward"}, "Paper 4: Crafter"),
     "paper4-voxel": Plot({**PAPER4, "env": "voxel_navigate"}, "Paper 4: voxel_navigate"),
+    "paper5-toys": Plot({**PAPER5, "group": CATCH, "label": "tiny"}, "Paper 5 on toy_catch", by="group"),
+    "paper5-ahead": Plot(
+        {**PAPER5, "group": CATCH[0], "label": "tiny"},
+        "Paper 5 on toy_catch: squared error of open-loop dreams",
+        x=Column("rows dreamed", "ahead"),
+        y=(
+            Column("dream", "model"),
+            Column("reconstruction", "reconstruction"),
+            Column("copy of the last frame", "copy last frame"),
+        ),
+        rows="ahead",
+        baselines=(),
+    ),
+    "paper5-boxing": Plot({**PAPER5, "env": "atari_boxing"}, "Paper 5: Boxing"),
+    **{
+        f"paper5-{name}": Plot(
+            {**PAPER5, "group": (CATCH[0], "experiment"), "label": ("tiny", *labels)},
+            f"Paper 5 on toy_catch: {title}",
+        )
+        for name, title, labels in (
+            ("vocab", "vocabulary (tiny: 6)", ("vocabulary 4", "vocabulary 16", "vocabulary 64")),
+            ("tokens", "tokens per frame (tiny: 16)", ("4 tokens", "64 tokens")),
+            ("context", "context in steps (tiny: 4)", ("context 2", "context 8")),
+            ("horizon", "imagined steps (tiny: 4)", ("horizon 2", "horizon 3")),
+            ("trunk", "what the policy sees", ("token trunk",)),
+        )
+    },
     "paper2-toy_point": Plot({**PAPER2, "env": "toy_point", "label": "tiny"}, "Paper 2 on toy_point"),
     "paper2-toy_catch": Plot({**PAPER2, "env": "toy_catch"}, "Paper 2 on toy_catch: it does not learn"),
     "paper2-real": Plot({**PAPER2, "group": "published tasks"}, "Paper 2: cartpole_swingup, 64 x 64"),

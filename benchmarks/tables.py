@@ -64,6 +64,8 @@ DOOM = ("dream only", "under-trained model")
 PAPER2 = {"paper": "paper2_dreamerv1"}
 PAPER3 = {"paper": "paper3_dreamerv2"}
 PAPER4 = {"paper": "paper4_dreamerv3"}
+PAPER5 = {"paper": "paper5_iris"}
+CATCH = ("toy_catch", "toy_catch, board of 5")
 FIVE = ("CartPole-v1", "Pendulum-v1", "toy_catch", "toy_point", "toy_simple_world")  # one set of numbers
 DREAMER = (  # one row per env and variant, its baselines beside it
     *(Column("environment", "group"), RUN, SCORE, WAY),
@@ -78,6 +80,17 @@ REAL = (  # published tasks: the beginning of a curve
     *(Column("updates", "updates", "{:,.0f}"), SEEDS, CPU, WALL, COMMAND),
 )
 
+MODEL = (  # how good tokens and transformer are
+    *(Column("environment", "group"), RUN, SEEDS),
+    Column("PSNR, dB", "psnr", "{:.1f}", spread=True),
+    Column("codewords in use", "codes_in_use", "{:.1f}"),
+    Column("perplexity", "perplexity", "{:.1f}"),
+    *(
+        Column(f"{title} right", f"{name}_accuracy", "{:.1f} %", 100)
+        for title, name in (("tokens", "token"), ("rewards", "rew"), ("ends", "end"))
+    ),
+    Column("ends found", "end_recall", "{:.0f} %", 100),
+)
 THREE = {"paper": ("paper2_dreamerv1", "paper3_dreamerv2", "paper4_dreamerv3")}
 
 TABLES: dict[str, Table] = {
@@ -229,6 +242,17 @@ TABLES: dict[str, Table] = {
         order=("tiny",),
     ),
     "paper4-real": Table(where={**PAPER4, "group": "published tasks"}, by=("env", "label"), columns=REAL),
+    "paper5-toys": Table(where={**PAPER5, "group": CATCH}, by=("group", "label"), columns=DREAMER),
+    "paper5-model": Table(
+        where={**PAPER5, "group": (*CATCH, "published tasks")}, by=("group", "label"), columns=MODEL
+    ),
+    "paper5-commands": Table(
+        where={**PAPER5, "preset": "tiny"}, by=("group", "recipe"), columns=(DREAMER[0], RUN, COMMAND)
+    ),
+    "paper5-experiments": Table(
+        where={**PAPER5, "group": (CATCH[0], "experiment")}, columns=EXPERIMENT, order=("tiny",)
+    ),
+    "paper5-real": Table(where={**PAPER5, "group": "published tasks"}, by=("env", "label"), columns=REAL),
     "dreamers": Table(
         where={**THREE, "group": (POINT[0], *FIVE[2:4])},
         by=("env", "paper", "label"),
