@@ -109,6 +109,11 @@ def forecasts(run: OnlineRun) -> list[str]:
             run.capacity, run.fields(), "--replay.capacity", where, run.cfg.replay.mapped, latents
         )
     except UserError as error:
+        if run.is_resumed:
+            told = str(error).rpartition(": ")[0]
+            raise UserError(
+                f"{told}: free some of it, for a resumed run keeps its --replay.capacity"
+            ) from None
         if run.folder is not None:
             raise
         return [f"warning: {error}"]

@@ -331,3 +331,12 @@ def test_bad_input_is_one_line_and_exit_code_2(paper, flags, words, tmp_path, tw
     assert stop.value.code == 2 and len(told) == 1 and told[0].startswith("error: "), told
     assert all(word in told[0] for word in words), told
     assert not (tmp_path / "run" / "metrics.jsonl").exists()
+
+
+def test_a_disk_that_filled_up_since_is_to_be_freed(tmp_path, monkeypatch, capsys):
+    """A resumed run keeps its capacity, so that is not what it is told to lower."""
+    start(PAPERS[0], tmp_path / "run", "--steps", "60")
+    monkeypatch.setattr("common.resources.free_disk", lambda path: 1)
+    with pytest.raises(UserError, match="free some of it") as error:
+        train(PAPERS[0], "--resume", str(tmp_path / "run"), "--steps", "80")
+    assert "lower" not in str(error.value) and "\n" not in str(error.value)
