@@ -87,7 +87,11 @@ class WorldConfig:
     width: int = 256
     """Width of embeddings and layers, D."""
     steps: int = 20
-    """Time steps that it sees at once, each the tokens of a frame and an action."""
+    """Time steps that it sees at once, each the tokens of a frame and an action.
+
+    A dream with more steps goes on from its newest frame alone when they are full; that is enough where a
+    frame shows all there is to know.
+    """
     embed_dropout: float = 0.1
     """Dropout behind the embeddings."""
     residual_dropout: float = 0.1
@@ -232,8 +236,6 @@ class Config(RunConfig):
             if part.width % part.heads:
                 line = f"--{name}.width {part.width}: must be a multiple of --{name}.heads {part.heads}"
                 raise UserError(line)
-        if a.horizon > w.steps:
-            raise UserError(f"--actor.horizon {a.horizon}: must be at most --world.steps {w.steps}")
         if t.channels % t.groups:
             raise UserError(
                 f"--tokenizer.channels {t.channels}: must be a multiple of --tokenizer.groups {t.groups}"

@@ -181,7 +181,6 @@ def test_every_preset_is_possible_and_survives_json(preset, env):
         ("world.steps", 1),
         ("world.embed_dropout", 1.5),
         ("actor.horizon", 1),
-        ("actor.horizon", 5),  # the context has 4 steps
         ("actor.burn_in", -1),
         ("actor.hidden", 0),
         ("actor.gamma", 1.1),
