@@ -103,11 +103,11 @@ def forecasts(run: OnlineRun) -> list[str]:
     from common.replay_storage import forecast
 
     where = run.folder or Path.cwd()
+    flag = "--replay.capacity"
     try:
         latents = run.agent.replay_fields() if run.keeps_latents else {}
-        return forecast(
-            run.capacity, run.fields(), "--replay.capacity", where, run.cfg.replay.mapped, latents
-        )
+        lines = forecast(run.capacity, run.fields(), flag, where, run.cfg.replay.mapped, latents)
+        return lines + run.more_forecasts(flag)
     except UserError as error:
         if run.is_resumed:
             told = str(error).rpartition(": ")[0]

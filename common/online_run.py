@@ -103,6 +103,10 @@ class OnlineRun:
         """What a stored row holds: observations, action, reward, flags, and what the agent wants to keep."""
         return self.spaces.fields() | (self.agent.replay_fields() if self.keeps_latents else {})
 
+    def more_forecasts(self, flag: str) -> list[str]:
+        """What a paper keeps in memory besides the replay; UserError naming `flag` where there is too little."""
+        return []
+
     def start(self, **learners: Any) -> None:
         """First call of the loop.  learners: what must be saved besides networks: optimisers, targets ...
 

@@ -4,6 +4,7 @@ An epoch is `collect.steps` decisions and the updates that follow; the last `col
 more.  Each network begins some epochs later than the one before it.
 """
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -11,6 +12,7 @@ import numpy as np
 
 from common.errors import UserError
 from common.online_run import OnlineRun
+from common.resources import forecast_ram, human_size
 from paper5_iris.config import updates_in
 
 
@@ -116,6 +118,14 @@ class EpochRun(OnlineRun):
                 f"--steps {self.total}: the run in {self.folder} has learned on without play at {self.frames}"
             )
             raise UserError(f"{line} frames and cannot be made longer: start a new run")
+
+    def more_forecasts(self, flag: str) -> list[str]:
+        """Of the kept tokens and reconstructions (encoded.py), which lie where the networks are."""
+        tokenizer, what = self.agent.tokenizer, f"tokens and reconstructions of {self.capacity:,} rows"
+        size = self.capacity * (2 * math.prod(tokenizer.image) + 4 * tokenizer.tokens)
+        if self.device.type != "cpu":
+            return [f"{what}: {human_size(size)} of the device's memory"]
+        return [forecast_ram(size, what, flag)]
 
     def save(self) -> None:
         """As in OnlineRun, and then `on_save`: what a resumed run will not know must be forgotten."""
