@@ -104,7 +104,7 @@ class OnlineRun:
         return self.spaces.fields() | (self.agent.replay_fields() if self.keeps_latents else {})
 
     def more_forecasts(self, flag: str) -> list[str]:
-        """What a paper keeps in memory besides the replay; UserError naming `flag` where there is too little."""
+        """What a paper keeps in memory besides the replay; UserError naming `flag` if there is too little."""
         return []
 
     def start(self, **learners: Any) -> None:
