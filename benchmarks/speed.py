@@ -12,7 +12,7 @@ from common.cli import run_main
 from common.errors import UserError
 
 ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}  # read when numpy is imported
-SCRIPTS = ("envs", "paper1_rollouts", "dreamer_update")
+SCRIPTS = ("envs", "paper1_rollouts", "iris", "dreamer_update")
 
 
 def main(argv: list[str] | None = None) -> None:

@@ -120,6 +120,33 @@ TABLES: dict[str, Table] = {
             Column("of the port's CPU time", "of_port", "{:.2f}"),
         ),
     ),
+    "iris-update": Table(
+        where={},
+        file="speed/iris.json",
+        rows="cpu.rows",
+        columns=(
+            *(Column("one update, token or frame", "name"), Column("CPU-ms", "cpu_ms", "{:,.1f}")),
+            Column("encoding, were all rows new", "encode_ms", "{:,.0f}"),
+            *(Column("dreaming", "dream_ms", "{:,.0f}"), Column("decoding", "decode_ms", "{:,.0f}")),
+            *(Column("the rest", "rest_ms", "{:,.0f}"), Column("per CPU-second", "per_cpu_s", "{:,.0f}")),
+            *(Column("GFLOP", "gflop", "{:,.2f}"), Column("times the FLOP's time", "times_flop", "{:.2f}")),
+            Column("of the plain loop's CPU time", "of_plain", "{:.2f}"),
+            Column("of the authors' CPU time", "of_authors", "{:.2f}"),
+        ),
+    ),
+    "iris-epoch": Table(
+        where={},
+        file="speed/iris.json",
+        rows="cuda.rows",
+        columns=(
+            *(Column("a game of Atari 100k", "name"), Column("hours", "hours", "{:.1f}")),
+            *(Column("play", "play_h", "{:.1f}"), Column("evaluations", "evaluate_h", "{:.1f}")),
+            *(Column("tokenizer", "tokenizer_h", "{:.1f}"), Column("world model", "world_h", "{:.1f}")),
+            *(Column("actor-critic", "actor_h", "{:.1f}"), Column("GPU memory (GB)", "gpu_gb", "{:.1f}")),
+            Column("times the FLOP's time", "times_flop", "{:.1f}"),
+            Column("of the authors' hours", "of_published", "{:.2f}"),
+        ),
+    ),
     "speed-envs": Table(
         where={},
         file="speed/envs.json",
