@@ -50,16 +50,18 @@ class EncodedRows:
 
     @torch.no_grad()
     def fill(self, name: str, ids: np.ndarray) -> None:
-        """Compute what is not known of these rows."""
+        """Compute what is not known of these rows; a frame is decoded from its tokens."""
         ids = np.unique(ids)
         missing = ids[self.known[name][self.replay.slots(ids)] != ids]
+        if name == "frames" and len(missing):
+            self.fill("tokens", missing)
         for start in range(0, len(missing), CHUNK):
             part = missing[start : start + CHUNK]
-            image = torch.from_numpy(self.replay.gather(part, (self.key,))[self.key]).to(self.device)
-            codes, places = self.tokenizer.encode(to_frames(image)), self.places(part)
-            self.tokens[places] = codes.tokens.int()
-            self.known["tokens"][self.replay.slots(part)] = part
-            if name == "frames":
-                decoded = self.tokenizer.picture(self.tokenizer.decode(codes.quantized))
+            places = self.places(part)
+            if name == "tokens":
+                image = torch.from_numpy(self.replay.gather(part, (self.key,))[self.key]).to(self.device)
+                self.tokens[places] = self.tokenizer.tokenize(to_frames(image)).int()
+            else:
+                decoded = self.tokenizer.decode_tokens(self.tokens[places])
                 self.frames[places] = decoded.permute(0, 2, 3, 1).half()
-                self.known["frames"][self.replay.slots(part)] = part
+            self.known[name][self.replay.slots(part)] = part

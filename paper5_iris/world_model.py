@@ -13,7 +13,6 @@ action led to (sampler.py shifts them out of the replay's rows).
 Letters: B sequences, T steps, K tokens, L = T (K + 1) positions, V vocab, A action, D width.
 """
 
-from functools import cache
 from typing import NamedTuple
 
 import torch
@@ -26,20 +25,6 @@ from paper5_iris.transformer import KVCache, Transformer, init_
 
 IGNORE = -100  # label of what is not learned: padding
 Batch = dict[str, Tensor]
-
-
-@cache
-def places(kind: str, tokens: int, length: int, offset: int = 0) -> tuple[int, ...]:
-    """Which rows of `length` positions, the first one being number `offset`, are of a kind.
-
-    token, act: inputs; obs: the observation head's rows; act also is where reward and end are read.
-    """
-    is_kind = {
-        "token": lambda k: k < tokens,
-        "act": lambda k: k == tokens,
-        "obs": lambda k: k != tokens - 1,
-    }[kind]
-    return tuple(i for i in range(length) if is_kind((offset + i) % (tokens + 1)))
 
 
 class Output(NamedTuple):
@@ -72,14 +57,6 @@ class WorldModel(nn.Module):
         self.obs_head, self.end_head = Head(cfg.width, vocab), Head(cfg.width, 2)
         self.rew_head = Head(cfg.width, 3 if cfg.reward_head == "sign_ce" else 1)
         init_(self)
-        self._index: dict[tuple, Tensor] = {}  # places() on the device, made once
-
-    def index(self, kind: str, length: int, device: torch.device) -> Tensor:
-        """places() as a tensor, for index_select: a mask would wait for the device to count its rows."""
-        key = kind, length, device
-        if key not in self._index:
-            self._index[key] = torch.tensor(places(kind, self.tokens, length), device=device)
-        return self._index[key]
 
     def embed(self, tokens: Tensor, act: Tensor) -> Tensor:
         """Tokens [B, T, K] and actions [B, T] or [B, T, A] in turns -> [B, L, D]"""
@@ -94,10 +71,13 @@ class WorldModel(nn.Module):
     def forward(self, tokens: Tensor, act: Tensor) -> Output:
         """Teacher forcing: every position at once.  [B, T, K], [B, T] or [B, T, A] -> the heads' outputs"""
         hidden = self.transformer(self.embed(tokens, act))  # [B, L, D]
-        length, device = hidden.shape[1], hidden.device
-        at_obs = hidden.index_select(1, self.index("obs", length, device))  # [B, T K, D]
-        at_act = hidden.index_select(1, self.index("act", length, device))  # [B, T, D]
+        at_obs, at_act = self.read(hidden)
         return Output(self.obs_head(at_obs), self.rew_head(at_act), self.end_head(at_act))
+
+    def read(self, hidden: Tensor) -> tuple[Tensor, Tensor]:
+        """What the heads hear.  [B, L, D] -> the observation head [B, T K, D], the other two [B, T, D]"""
+        blocks = hidden.unflatten(1, (-1, self.block))  # [B, T, K + 1, D]
+        return torch.cat([blocks[:, :, :-2], blocks[:, :, -1:]], 2).flatten(1, 2), blocks[:, :, -1]
 
     def loss(self, batch: Batch) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """Named losses [], each a mean over what is not padding (paper: their sum, unweighted), and metrics.

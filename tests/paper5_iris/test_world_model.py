@@ -10,7 +10,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from common.spaces import Spaces
 from paper5_iris.presets import PRESETS
-from paper5_iris.world_model import IGNORE, WorldModel, places
+from paper5_iris.world_model import IGNORE, WorldModel
 
 ATARI = Spaces({"image": (64, 64, 3)}, 4, True)
 NUMBERS = Spaces({"image": (8, 8, 3)}, 2, False)
@@ -128,17 +128,17 @@ def test_causality_at_paper_scale(paper, random_batch):
 # --- which position says what
 
 
-def test_places():
-    """Sheet 14, with blocks of 5 and of 17."""
-    assert places("token", 4, 10) == (0, 1, 2, 3, 5, 6, 7, 8)
-    assert places("act", 4, 10) == (4, 9) and places("obs", 4, 10) == (0, 1, 2, 4, 5, 6, 7, 9)
-    for K in (4, 16):
-        n = K + 1
-        for offset, expected in ((n - 1, ((), (0,), (0,))), (n, ((0,), (), (0,))), (n - 2, ((0,), (), ()))):
-            assert tuple(places(kind, K, 1, offset) for kind in ("token", "act", "obs")) == expected
-    assert places("obs", 16, 16) == tuple(range(15)) and places("act", 16, 16) == ()
-    assert [len(places(kind, 16, 340)) for kind in ("token", "act", "obs")] == [320, 20, 320]
-    assert places("act", 16, 340) == tuple(range(16, 340, 17))
+def test_each_head_reads_its_positions(networks):
+    """Sheet 14, with blocks of 5 and of 17: all but the last token's, and the actions' alone."""
+    for K, steps in ((4, 2), (16, 20)):
+        model = networks(**{"world.steps": steps}).world
+        model.block = K + 1
+        hidden = torch.arange(steps * (K + 1.0))[None, :, None]
+        obs, rest = (rows.flatten().tolist() for rows in model.read(hidden))
+        assert rest == list(range(K, steps * (K + 1), K + 1)) and len(obs) == steps * K
+        assert obs == [i for i in range(steps * (K + 1)) if i % (K + 1) != K - 1]
+        if K == 4:
+            assert (obs, rest) == ([0, 1, 2, 4, 5, 6, 7, 9], [4, 9])
 
 
 def test_inputs_take_turns(networks, random_batch):
