@@ -1,11 +1,20 @@
-"""Trajectories out of the model: a Gymnasium vector env whose games are dreamed, and rollouts in it.
+"""Trajectories out of the model: `python sample.py --checkpoint model.pt --num 8 --steps 100`.
 
-Whatever plays a vector env can play here: an agent of any paper, a script, a person.  Games begin at real
-frames.
-Letters: N games, M frames to begin at, T steps, K tokens, H W C picture.
+DreamEnv is a Gymnasium vector env whose games are dreamed, from real frames on: what plays a vector env can
+play here.  `rollout` keeps the rows, `dream_on` continues a real sequence, the script lets an agent play.
+Letters: N games, M frames to begin at, T steps or rows, C rows of context, K tokens, H W C picture.
 """
 
-from collections.abc import Callable
+if not __package__:  # run as a script: the repository root, not this folder, goes on the path
+    import pathlib
+    import sys
+
+    sys.path[0] = str(pathlib.Path(__file__).resolve().parents[1])
+
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import gymnasium as gym
@@ -14,9 +23,26 @@ import torch
 from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 
+from common.atomic import writable
+from common.checkpoint import find_checkpoint
+from common.cli import run_main
+from common.config import Device
+from common.device import pick_device
+from common.errors import UserError
+from common.evaluate import evaluate
+from common.flags import parse
+from common.frames import annotate, grid
+from common.scripts import REAL_STEPS
+from common.seeding import seed_everything
 from common.spaces import Spaces
+from common.video import write_video
+from paper5_iris.actor_critic import Memory
+from paper5_iris.agent import IrisAgent
 from paper5_iris.imagination import Imagination
 from paper5_iris.tokenizer import to_frames, to_images
+from paper5_iris.visualize import enlarged
+
+SHOWN = 12  # games in the video
 
 
 class DreamEnv(VectorEnv):
@@ -114,3 +140,111 @@ def rollout(
             over = terminal | truncated
     rows[-1]["is_last"] = np.ones(N, bool)
     return {name: np.stack([row[name] for row in rows], 1) for name in rows[0]}
+
+
+def dream_on(agent: IrisAgent, tokens: torch.Tensor, act: np.ndarray, context: int, seed: int) -> tuple:
+    """What may follow the first C of real rows [T, K] under the actions [T, ...] that were taken in them.
+
+    -> tokens [T, K], of which C are real; reward and probability of the end [T], nan in those rows.
+    """
+    world = agent.imagination(generator=torch.Generator(agent.device).manual_seed(seed))
+    world.reset(tokens[None, context - 1])
+    rows, told = [*tokens[:context]], [torch.full((2,), float("nan"), device=agent.device)] * context
+    for action in agent.tensor(act)[context - 1 : -1]:
+        step = world.step(action[None])
+        rows.append(step.tokens[0])
+        told.append(torch.cat([step.rew, step.end_prob]))
+    return torch.stack(rows), *torch.stack(told, 1).cpu().numpy()
+
+
+# --- the command line
+
+
+@dataclass(frozen=True, kw_only=True)
+class Args:
+    """The flags of sample.py."""
+
+    checkpoint: Path = Path("model.pt")
+    """A model.pt, or the run folder that holds one."""
+    num: int = 8
+    """Games side by side; a game that ends begins anew."""
+    steps: int = 100
+    """Steps of each."""
+    temperature: float = 1.0
+    """Of what the model samples: tokens, rewards, ends.  0 takes the likeliest."""
+    out: Path | None = None
+    """Folder for dreams.npz and dreams.mp4; None: the checkpoint's folder."""
+    seed: int = 0
+    """Seed of the real episode and of the sampling."""
+    device: Device = "auto"
+    """Where the networks run; auto: cuda, else mps, else cpu."""
+    threads: int = 0
+    """CPU threads that torch may use; 0: torch's own choice."""
+
+    def check(self) -> None:
+        """UserError for values that cannot be meant."""
+        for name, least in {"num": 1, "steps": 1, "temperature": 0, "seed": 0, "threads": 0}.items():
+            if not (value := getattr(self, name)) >= least:
+                raise UserError(f"--{name} {value:g}: must be at least {least}")
+
+
+def player(agent: IrisAgent, env: DreamEnv) -> Callable[[dict[str, np.ndarray]], np.ndarray]:
+    """The agent's policy at its temperature of evaluations; `agent.act` would encode decoded frames anew."""
+    actor, world, memory = agent.actor, env.world, agent.initial(env.num_envs)
+
+    @torch.no_grad()
+    def act(obs: dict[str, np.ndarray]) -> np.ndarray:
+        nonlocal memory
+        going = torch.from_numpy(~obs["is_first"]).to(agent.device)[:, None]
+        memory = Memory(*(part * going for part in memory))
+        policy, _, memory = actor(world.view(actor), memory, agent.cfg.eval_temperature)
+        return agent.native(policy.sample(world.generator))
+
+    return act
+
+
+def games(rows: dict[str, np.ndarray]) -> dict[str, list[tuple[float, int]]]:
+    """Return and length of a rollout's games: of those that the model ended, and of those that were cut."""
+    found = {"ended": [], "cut off": []}
+    for (n, a), (_, b) in zip(np.argwhere(rows["is_first"]), np.argwhere(rows["is_last"]), strict=True):
+        if b > a:  # else it only began
+            label = "ended" if rows["is_terminal"][n, b] else "cut off"
+            found[label].append((rows["rew"][n, a : b + 1].sum(), b - a))
+    return found
+
+
+def clip(rows: dict[str, np.ndarray], key: str) -> np.ndarray:
+    """The first games side by side, with the reward of each step.  [T + 1, h, w, 3]"""
+    cells = []
+    for pictures, *told in zip(*(rows[name][:SHOWN] for name in (key, "rew", "is_terminal")), strict=True):
+        lines = [f"rew {rew:+.2g}" + ("  end" if end else "") for rew, end in zip(*told, strict=True)]
+        cells.append(annotate(enlarged(pictures), lines))
+    return grid(cells, columns=min(len(cells), 4), gap=4)
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Play, write, report."""
+    args = parse(Args, sys.argv[1:] if argv is None else argv, __doc__.split("\n")[0])
+    args.check()
+    agent = IrisAgent.load(args.checkpoint, str(pick_device(args.device, args.threads)))
+    seed_everything(args.seed)
+    folder = writable(args.out or find_checkpoint(args.checkpoint).resolve().parent, "--out")
+    (real,) = evaluate(agent, None, 1, args.seed, record=1, max_steps=REAL_STEPS).episodes
+    starts = real.obs[agent.key][:-1]  # the model has never seen what follows a last frame
+    spaces = replace(agent.spaces, obs={agent.key: agent.spaces.obs[agent.key]})
+    env = DreamEnv(agent.imagination(args.temperature), starts, spaces, args.num)
+    rows = rollout(env, player(agent, env), args.steps, args.seed)
+    print(f"{agent.env.name}: {args.num} x {args.steps} dreamed steps at temperature {args.temperature:g}")
+    print(f"begun at {len(starts)} frames of a real episode, whose return was {real.rew.sum():g}")
+    for label, found in games(rows).items():
+        line = f"{label:<8}{len(found):>5} games"
+        for name, x in zip(("return", "length"), zip(*found, strict=True), strict=False):
+            line += f"   {name} {np.mean(x):.2f} ({min(x):g} .. {max(x):g})"
+        print(line)
+    np.savez_compressed(folder / "dreams.npz", **rows)
+    print(f"wrote {folder / 'dreams.npz'}")
+    print(f"wrote {write_video(folder / 'dreams.mp4', clip(rows, agent.key), fps=10, notify=print)}")
+
+
+if __name__ == "__main__":
+    run_main(main)
