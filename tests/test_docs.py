@@ -439,6 +439,8 @@ def test_every_command_of_a_later_chapter_parses(chapter, run, sandbox, monkeypa
                 assert words[1:3] == ["eval.py", "--report"] and "--" not in "".join(words[3:]), line
             elif words[1] == "eval.py":
                 parse_eval(words[2:], args=getattr(module, "Args", EvalArgs))
+            elif words[1] != "visualize.py":
+                parse(module.Args, words[2:], "").check()
             else:
                 parse_visualize(words[2:], args=getattr(module, "Args", VisualizeArgs))
 
