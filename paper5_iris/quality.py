@@ -75,10 +75,25 @@ def quality(agent: "IrisAgent", episodes: Sequence[Episode]) -> dict[str, float]
 
 
 def ahead(agent: "IrisAgent", episodes: Sequence[Episode], horizon: int = 45) -> list[dict[str, float]]:
-    """Mean squared error of open-loop dreams, one per episode, by the rows dreamed so far: [H] rows."""
-    window = make_window(episodes, len(episodes), 5, horizon)
+    """Mean squared error of open-loop dreams from one frame, one per episode, by the rows dreamed: [H] rows.
+
+    Without the rows that end an episode: the model never learns what they look like.
+    """
+    cut = [without_end(episode) for episode in episodes]
+    cut = [episode for episode in cut if len(episode) > 1]
+    if not cut:
+        return []
+    window = make_window(cut, len(cut), 1, horizon)
     errors = open_loop(agent, window).errors
     return [
         {"ahead": h + 1, **{name: float(error[h]) for name, error in errors.items()}}
         for h in range(window.horizon)
     ]
+
+
+def without_end(episode: Episode) -> Episode:
+    """All rows but a terminal one."""
+    rows = slice(len(episode) - int(episode.is_terminal[-1]))
+    columns = (episode.act, episode.rew, episode.is_first, episode.is_last, episode.is_terminal)
+    obs = {key: value[rows] for key, value in episode.obs.items()}
+    return Episode(obs, *(column[rows] for column in columns))

@@ -225,7 +225,7 @@ def test_eval_plays_at_a_temperature_and_says_how_good_the_model_is(whole, tmp_p
         "end_accuracy",
         "end_recall",
     } <= told.keys()
-    assert [row["ahead"] for row in told["ahead"]] == [1] and told["ahead"][0]["model"] >= 0
+    assert [row["ahead"] for row in told["ahead"]] == [1, 2] and told["ahead"][0]["model"] >= 0
     assert 0 <= told["token_accuracy"] <= 1 and "token_accuracy" in capsys.readouterr().out
     with pytest.raises(UserError, match="--temperature"):
         evaluate(["--checkpoint", str(whole), "--temperature", "0"])
