@@ -13,10 +13,11 @@ if not __package__:  # run as a script: the repository root, not this folder, go
 
     sys.path[0] = str(pathlib.Path(__file__).resolve().parents[1])
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from common.online import Paper, online_main, run_main
-from paper5_iris.config import Config, lr_in
+from paper5_iris.config import Config, LearnConfig, lr_in
 from paper5_iris.epochs import EpochRun
 from paper5_iris.presets import PRESETS, SUITES
 
@@ -34,12 +35,15 @@ TOKENIZER = 4_027_523
 
 def train(run: EpochRun) -> bool:
     """Algorithm 1.  False: stopped by a signal."""
+    from common.env_wrapper import suite_of
     from paper5_iris.encoded import EncodedRows
     from paper5_iris.perceptual import load_perceptual
 
     agent = run.agent
     perceptual, line = load_perceptual(run.cfg, agent.tokenizer.image[-1], run.device)
     run.log.note(line)
+    if suite_of(run.spec.name) == "atari" and run.total != PRESETS["paper"].steps:
+        run.log.note(f"{run.total:,} frames: not the Atari-100k protocol, whose scores are of 400,000")
     learner = Learner(agent, run.bad, perceptual)
     encoded = EncodedRows(run.replay, agent.key, agent.tokenizer)
     run.on_save = encoded.forget
@@ -220,9 +224,15 @@ def make_agent(cfg: Config, spec, spaces, device):
     return IrisAgent(cfg, spec, spaces, device)
 
 
+def networks(cfg: Config) -> list:
+    """The networks' settings, whatever their learning."""
+    return [replace(part, learn=LearnConfig()) for part in (cfg.tokenizer, cfg.world, cfg.actor)]
+
+
 def published(cfg: Config, spaces) -> dict[str, int] | None:
     """Parameter counts of the authors' networks, where ours are to be the same."""
-    if spaces.obs != {"image": (64, 64, 3)} or not spaces.discrete or cfg.world.reward_head != "sign_ce":
+    is_like = spaces.obs == {"image": (64, 64, 3)} and spaces.discrete
+    if not is_like or networks(cfg) != networks(PRESETS["paper"]):
         return None
     A = spaces.act
     return {"tokenizer": TOKENIZER, "world": 8_446_469 + 256 * A, "actor": 3_215_905 + 513 * A}

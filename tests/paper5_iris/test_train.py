@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from common.checkpoint import RunState, load_file
+from common.config import override
 from common.errors import UserError
 from common.faults import NonFiniteGuard
 from common.replay_buffer import ReplayBuffer
@@ -115,6 +116,9 @@ def test_published_counts(small):
     for actions, world, actor in ((4, 8_447_493, 3_217_957), (18, 8_451_077, 3_225_139)):
         spaces = Spaces({"image": (64, 64, 3)}, actions, True)
         assert published(PRESETS["paper"], spaces) == {"tokenizer": 4_027_523, "world": world, "actor": actor}
+        assert published(PRESETS["small_gpu"], spaces) == published(PRESETS["paper"], spaces)
+        other = override(PRESETS["paper"], {"actor.trunk": "transformer"})
+        assert published(other, spaces) is None
     assert published(PRESETS["paper"], IMAGE) is None
 
 
