@@ -223,7 +223,7 @@ def losses(cfg: ActorConfig, dream: Dream) -> tuple[dict[str, Tensor], dict[str,
         "imag/return": ret.mean(),
         "imag/value": val.mean(),
         "imag/ends": dream.end.any(1).float().mean(),
-        "imag/advantage_std": adv.std(),
+        "imag/advantage_std": adv.std(correction=0),
         "policy_entropy": dream.entropy.detach().mean(),
     }
     return found, metrics
