@@ -87,7 +87,7 @@ class OnlineRun:
         self.curve, self.meter = Curve(self.folder), Meter()
         self.bad = NonFiniteGuard(checkpoint=self.folder / "state")
         found = self.state.load()
-        if found and found[0] > self.end:
+        if found and found[0] >= self.end + self.cfg.num_envs * self.repeat:  # the last step may overshoot
             raise UserError(f"--steps {self.total}: the run in {self.folder} is at {found[0]} frames already")
         if self.is_resumed and not found:
             print(f"{self.folder} holds no checkpoint yet: the run begins anew", flush=True)
@@ -114,12 +114,11 @@ class OnlineRun:
         """
         from common.loop import Every
 
-        self.parts = learners
+        self.parts, self.evaluated = learners, 0  # the clock until which no evaluation is due any more
         if self._found is not None:
             self._restore(*self._found)
-        self.eval_due, self.save_due = (
-            Every(period, self.clock) for period in (self.cfg.eval_every, self.cfg.checkpoint_every)
-        )
+        self.eval_due = Every(self.cfg.eval_every, self.evaluated)
+        self.save_due = Every(self.cfg.checkpoint_every, self.clock)
         self._begin()
 
     @property
@@ -180,8 +179,10 @@ class OnlineRun:
         """Evaluate and save where it is time to, or at the end.  False: a signal asked to stop."""
         stop, end = self.guard.stop_requested, not self.running
         save = bool(self.save_due(self.clock)) or stop or end
-        if self.eval_due(self.clock) or (end and not stop):
-            self.evaluate(clip=save)
+        if not stop:  # whoever asks to stop does not want to wait: what is due comes after the resume
+            if self.eval_due(self.clock) or end:
+                self.evaluate(clip=save)
+            self.evaluated = self.clock
         if save:
             self.save()
             if not end and not stop:
@@ -224,6 +225,7 @@ class OnlineRun:
             self._log_updates()
         tree, files = self.replay.save(self.state.folder / "replay", self.state.next_version)
         counters = {"policy_steps": self.collector.policy_steps, "updates": self.agent.updates}
+        counters["evaluated"] = self.evaluated
         parts = {
             "networks": {name: part.state_dict() for name, part in self.agent.parts().items()},
             "learners": {name: part.state_dict() for name, part in self.parts.items()},
@@ -251,6 +253,7 @@ class OnlineRun:
         self.replay.restore(self.state.folder / "replay", parts["replay"])
         counters = parts["counters"]
         self.collector.policy_steps, self.agent.updates = counters["policy_steps"], counters["updates"]
+        self.evaluated = counters.get("evaluated", step)
         self.curve.restore(counters["curve"])
         self.bad.skipped = counters["skipped"]
         set_generator_state(self.rng, parts["random"]["prefill"])

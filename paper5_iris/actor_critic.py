@@ -53,7 +53,10 @@ class Numbers:
 
     def __init__(self, out: Tensor, temperature: float = 1.0):
         mean, std = out.float().chunk(2, -1)
-        self.normal = Independent(Normal(mean.tanh(), temperature * (F.softplus(std - 0.5) + 0.1)), 1)
+        std = temperature * (F.softplus(std - 0.5) + 0.1)
+        # To look whether numbers are valid would wait for the device.
+        normal = Normal(mean.tanh(), std, validate_args=False)
+        self.normal = Independent(normal, 1, validate_args=False)
 
     def sample(self, generator: torch.Generator | None = None) -> Tensor:
         """[..., A], not clipped"""

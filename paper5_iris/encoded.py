@@ -26,7 +26,8 @@ class EncodedRows:
         (side, _, channels), rows = tokenizer.image, replay.storage.capacity
         # Pages that are never written are never taken from the machine.
         self.tokens = torch.empty(rows, tokenizer.tokens, dtype=torch.int32, device=self.device)
-        self.frames = torch.empty(rows, side, side, channels, dtype=torch.float16, device=self.device)
+        self.frames: Tensor | None = None  # until somebody asks for one
+        self.shape = rows, side, side, channels
         self.known = {name: np.full(rows, EMPTY, np.int64) for name in ("tokens", "frames")}  # the row's id
 
     def forget(self) -> None:
@@ -55,6 +56,8 @@ class EncodedRows:
         missing = ids[self.known[name][self.replay.slots(ids)] != ids]
         if name == "frames" and len(missing):
             self.fill("tokens", missing)
+            if self.frames is None:
+                self.frames = torch.empty(self.shape, dtype=torch.float16, device=self.device)
         for start in range(0, len(missing), CHUNK):
             part = missing[start : start + CHUNK]
             places = self.places(part)

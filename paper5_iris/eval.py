@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from paper5_iris.agent import IrisAgent
 
 PAPER = "paper5_iris"
-EPISODES, MAX_STEPS = 16, 200  # of which the model's quality is measured
+EPISODES, MAX_STEPS = 16, 500  # of which the model's quality is measured
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,11 +45,14 @@ def entries(agent: "IrisAgent", result, args: Args) -> dict:
     """What eval.json says besides the score."""
     found = {"temperature": agent.cfg.eval_temperature, **sizes(agent, result, args)}
     if args.render:
-        from common.evaluate import evaluate
+        from common.evaluate import play
         from paper5_iris.quality import ahead, quality
 
+        # Games as in training: there a lost life ends one.
+        envs = agent.env.make_vector(4, "train", backend="auto")
         seed, record = args.seed + args.episodes, {"record": EPISODES, "max_steps": MAX_STEPS}
-        episodes = evaluate(agent, None, EPISODES, seed, **record).episodes
+        episodes = play(agent, envs, EPISODES, seed, **record).episodes
+        envs.close()
         found |= quality(agent, episodes) | {"ahead": ahead(agent, episodes)}
     return found
 

@@ -61,9 +61,12 @@ class Imagination:
         wanted = self.model.transformer.new_cache
         if self.past is None or self.past.batch != len(tokens):
             self.past = self.graph = None  # the old one goes first: they are large
-            self.past = wanted(len(tokens))
-            if self.capture:
+            if self.capture:  # what is captured computes in float32
+                with torch.autocast(tokens.device.type, enabled=False):
+                    self.past = wanted(len(tokens))
                 self.graph = GraphedUpdate(self.captured, [self.past.start], self.capture)
+            else:
+                self.past = wanted(len(tokens))
         self.tokens, self.flushes = tokens.long(), 0
         self.model.start(self.tokens, self.past)
 

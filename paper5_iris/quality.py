@@ -38,10 +38,12 @@ def quality(agent: "IrisAgent", episodes: Sequence[Episode]) -> dict[str, float]
 
     psnr: of reconstructions, in dB; perplexity: of the codewords in use; token_accuracy: of the likeliest
     next token, teacher-forced, by the place in the frame also of the first and the last one; rew_accuracy
-    and end_accuracy: of the likeliest class; end_recall: of the ends (nan without any).
+    and end_accuracy: of the likeliest class; end_recall: of the ends, if there are any; copy_accuracy: of
+    the tokens of the frame before.
     """
     square, counts = [], torch.zeros(agent.cfg.tokenizer.vocab, device=agent.device)
     hits, ends = {"token": [], "first_token": [], "last_token": [], "rew": [], "end": []}, []
+    copied = []
     for episode in episodes:
         for batch in stretches(agent, episode):
             frames = batch.pop("frames")
@@ -50,13 +52,14 @@ def quality(agent: "IrisAgent", episodes: Sequence[Episode]) -> dict[str, float]
             counts += torch.bincount(batch["tokens"].flatten(), minlength=len(counts))
             out = agent.world(batch["tokens"], batch["act"])
             obs, rew, end = agent.world.labels(batch)
+            copied.append((batch["tokens"][0, 1:] == batch["tokens"][0, :-1]).float().flatten())
             right = (out.obs[:, :-1].argmax(-1) == obs)[
                 0
             ].float()  # [T K - 1] of token 1, 2, ..., K - 1, 0 ...
             K = agent.world.tokens
             hits["token"].append(right)
             hits["first_token"].append(right[K - 1 :: K])
-            hits["last_token"].append(right[K - 2 :: K])
+            hits["last_token"].append(right[(K - 2) % K :: K])
             if agent.cfg.world.reward_head == "sign_ce":
                 hits["rew"].append((out.rew.argmax(-1) == rew)[0].float())
             found = (out.end.argmax(-1) == end)[0].float()
@@ -69,9 +72,11 @@ def quality(agent: "IrisAgent", episodes: Sequence[Episode]) -> dict[str, float]
         "psnr": float(-10 * mse.log10()),
         "perplexity": float(entropy.exp()),
         "codes_in_use": float((counts > 0).sum()),
+        "copy_accuracy": float(torch.cat(copied).mean()),
     }
     metrics |= {f"{name}_accuracy": float(torch.cat(rows).mean()) for name, rows in hits.items() if rows}
-    return metrics | {"end_recall": float(torch.cat(ends).mean())}
+    found = torch.cat(ends)
+    return metrics | ({"end_recall": float(found.mean())} if len(found) else {})
 
 
 def ahead(agent: "IrisAgent", episodes: Sequence[Episode], horizon: int = 45) -> list[dict[str, float]]:

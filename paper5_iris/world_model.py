@@ -135,7 +135,8 @@ class WorldModel(nn.Module):
 
     def decay_groups(self) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
         """The weights of linear layers, which decay, and all other parameters, which do not."""
-        linear = {id(part.weight) for part in self.modules() if isinstance(part, nn.Linear)}
+        parts = [part for part in self.modules() if isinstance(part, nn.Linear) and part is not self.act]
+        linear = {id(part.weight) for part in parts}
         decayed = [p for p in self.parameters() if id(p) in linear]
         return decayed, [p for p in self.parameters() if id(p) not in linear]
 

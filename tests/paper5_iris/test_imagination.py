@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import nn
 
+from common.cuda_graph import WARM_UP
 from common.spaces import Spaces
 from paper5_iris import actor_critic
 from paper5_iris.imagination import Imagination, imagine
@@ -174,13 +175,13 @@ def test_the_policy_alone_has_gradients(networks):
 
 
 @pytest.mark.parametrize("codebook", ["gradient", "ema"])
-def test_no_update_waits_for_the_device(networks, random_batch, codebook, monkeypatch):
+@pytest.mark.parametrize("spaces", [Spaces({"image": (8, 8, 3)}, 3, True), NUMBERS], ids=["choices", "box"])
+def test_no_update_waits_for_the_device(networks, random_batch, codebook, spaces, monkeypatch):
     monkeypatch.setattr(torch, "autocast", lambda *_, **__: nullcontext())  # it does not know meta
-    net = networks(device="meta", **{"tokenizer.codebook": codebook})
+    net = networks(spaces, device="meta", **{"tokenizer.codebook": codebook})
     world = Imagination(net.tokenizer, net.world)
     world.past = KVCache(net.cfg.world, 15, 2, "meta", static=True)
-    batch = {name: value.to("meta") for name, value in random_batch().items()}
-    net.world.loss(batch)  # makes the indices of its positions
+    batch = {name: value.to("meta") for name, value in random_batch(spaces).items()}
     frame = torch.rand(2, 3, 8, 8, device="meta")
     with OnDevice():
         mask = torch.ones(2, 3, dtype=torch.bool, device="meta")
@@ -219,3 +220,40 @@ def test_one_segment_is_learned_by_heart_and_dreamed_again(networks, random_batc
             assert torch.equal(step.tokens, batch["tokens"][:, t + 1])
             real = net.tokenizer.decode_tokens(batch["tokens"][:, t + 1])
             torch.testing.assert_close(world.frame(), real)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_a_captured_dream_is_the_eager_one(networks, precision):
+    """With a stand-in for the CUDA graph, and a cache that is used again (sheet 8.4)."""
+    dreams = []
+    for capture in (None, called_again):
+        net = networks(**{"world.steps": 5, "actor.horizon": 5})
+        wanted = net.world.transformer.new_cache
+        net.world.transformer.new_cache = lambda batch, wanted=wanted: wanted(batch, static=True)
+        world = Imagination(net.tokenizer, net.world, capture=capture)
+        with torch.no_grad(), torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16"):
+            for seed in range(2):
+                torch.manual_seed(seed)
+                tokens = torch.randint(8, (6, 4))
+                dreams.append(imagine(world, net.actor, tokens, net.actor.initial(6), 5))
+        assert world.past.keys.dtype == (
+            torch.bfloat16 if precision == "bf16" and not capture else torch.float32
+        )
+    eager, captured = dreams[:2], dreams[2:]
+    for a, b in zip(eager, captured, strict=True):
+        assert a.rew.shape == b.rew.shape == (6, 5) and b.val.isfinite().all()
+        if precision == "fp32":
+            assert all(torch.equal(x, y) for x, y in zip(a, b, strict=True))
+
+
+def called_again(function, device):
+    """Instead of a CUDA graph: warms up like one, and each replay calls the function on the same buffers."""
+    for _ in range(WARM_UP):
+        function()
+    outputs = function()
+
+    def replay():
+        for old, new in zip(outputs, function(), strict=True):
+            old.copy_(new)
+
+    return replay, outputs

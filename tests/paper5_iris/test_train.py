@@ -219,7 +219,9 @@ def test_eval_plays_at_a_temperature_and_says_how_good_the_model_is(whole, tmp_p
             str(tmp_path),
         ]
     )
-    told = json.loads((tmp_path / "eval.json").read_text())
+    text = (tmp_path / "eval.json").read_text()
+    told = json.loads(text)
+    assert "NaN" not in text and 0 <= told["copy_accuracy"] <= 1
     assert told["temperature"] == 2.0 and len(told["returns"]) == 3
     assert {
         "psnr",
