@@ -35,10 +35,13 @@ class Collector:
         frames_per_step: int,
         seed: int,
         on_episode: Callable[[float, int, dict[str, float]], None] = lambda ret, length, told: None,
+        timeout_is_end: bool = False,
     ):
-        """on_episode(return, length in policy steps, numbers in its last info): when one ended by itself."""
+        """timeout_is_end: store a time limit as if the game had been over.
+
+        on_episode(return, length in policy steps, numbers in its last info): when one ended by itself."""
         self.envs, self.replay, self.frames_per_step, self.seed = envs, replay, frames_per_step, seed
-        self.on_episode = on_episode
+        self.on_episode, self.timeout_is_end = on_episode, timeout_is_end
         self.policy_steps = 0
         self.num = envs.num_envs
 
@@ -68,7 +71,7 @@ class Collector:
         self.obs = obs
         self.rew = np.where(over, 0, rew).astype(np.float32)
         self.is_first = over
-        self.is_terminal = terminated & ~over
+        self.is_terminal = (terminated | (truncated & self.timeout_is_end)) & ~over
         self.is_last = (terminated | truncated) & ~over
         self.policy_steps += int((~over).sum())
         self.returns, self.lengths = self.returns + rew * ~over, self.lengths + ~over

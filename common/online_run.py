@@ -95,7 +95,8 @@ class OnlineRun:
             SignalGuard() as self.guard,
             Logger(self.folder, total=self.end, resume_step=found[0] if found else 0) as self.log,
         ):
-            self.collector = Collector(self.envs, self.replay, self.repeat, cfg.seed, self._on_episode)
+            args = self.envs, self.replay, self.repeat, cfg.seed, self._on_episode, self.timeout_is_end
+            self.collector = Collector(*args)
             self._found = found
             return self.paper.train(self)
 
@@ -140,6 +141,11 @@ class OnlineRun:
     def prefill(self) -> int:
         """Frames of random play before the first update."""
         return self.cfg.prefill
+
+    @property
+    def timeout_is_end(self) -> bool:
+        """Is a time limit stored as an end?"""
+        return False
 
     @property
     def running(self) -> bool:

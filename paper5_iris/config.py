@@ -146,6 +146,8 @@ class CollectConfig:
     """Share of uniform random actions."""
     temperature: float = 1.0
     """Of the policy (P: 1; Freeway 0.01)."""
+    timeout_is_end: bool = True
+    """Store a time limit as an end, as the authors' code does; off: what is cut off is not over."""
     extra_epochs: int = 100
     """Epochs of updates alone after the last frame is collected (P: 600 epochs, 500 of them collect)."""
 

@@ -61,6 +61,11 @@ class EpochRun(OnlineRun):
         return 0
 
     @property
+    def timeout_is_end(self) -> bool:
+        """Is a time limit stored as an end (C)?"""
+        return self.cfg.collect.timeout_is_end
+
+    @property
     def running(self) -> bool:
         """Are there epochs left?"""
         return self.epoch < self.epochs

@@ -120,8 +120,6 @@ _ATARI = {
         "life_loss": {"train": True, "eval": False},
         "noop_max": {"train": 30, "eval": 1},
         "limit": {"train": 20_000, "eval": 108_000},
-        # As in the authors' code, where the limit is stored as an end; False: fixed.
-        "timeout_terminal": {"train": True, "eval": False},
     }
 }
 _FREEWAY = {"collect.temperature": 0.01}  # P appendix H: what crosses the road keeps going

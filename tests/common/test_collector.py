@@ -85,6 +85,20 @@ def test_every_row_is_stored_in_its_alignment(num):
     assert kinds == {0, 1}  # time limits and true ends were among them
 
 
+def test_a_time_limit_may_be_stored_as_an_end():
+    """But a checkpoint that cuts an episode off is none (paper 5)."""
+    envs = counting_envs(1, Laps)
+    replay = ReplayBuffer(300, Spaces.of(envs).fields())
+    collector = Collector(envs, replay, 1, SEED, timeout_is_end=True)
+    collector.begin(0)
+    for _ in range(60):
+        collector.step(Player(1))
+    collector.end_episodes()
+    *whole, cut = episodes_of(replay, 0)
+    assert all(rows["is_terminal"].tolist() == rows["is_last"].tolist() for rows in whole)
+    assert cut["is_last"][-1] and not cut["is_terminal"].any()
+
+
 def test_what_the_policy_thinks_is_stored_beside_what_it_saw():
     """Latents of paper 4: rows that a checkpoint cuts off have none, and nothing starts from them."""
     envs = counting_envs(2, Laps)

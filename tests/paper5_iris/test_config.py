@@ -25,6 +25,7 @@ PAPER = {
     **{"actor.gamma": 0.995, "actor.lam": 0.95, "actor.entropy": 0.001, "actor.value_scale": 1.0},
     "actor.mask_after_end": False,
     **{"collect.steps": 200, "collect.epsilon": 0.01, "collect.temperature": 1.0},
+    "collect.timeout_is_end": True,
     **{"collect.extra_epochs": 100, "eval_episodes": 16, "eval_temperature": 0.5, "image_size": 64},
     **{"num_envs": 1, "steps": 400_000, "eval_every": 4_000},
 }
@@ -117,11 +118,12 @@ def test_atari_is_played_as_in_atari_100k():
         ale = env.unwrapped.ale
         assert ale.getFloat("repeat_action_probability") == 0
         found[mode] = (
-            *(env.unwrapped.life_loss, env.unwrapped.noop_max, env.unwrapped.timeout_terminal),
+            *(env.unwrapped.life_loss, env.unwrapped.noop_max),
             ale.getInt("max_num_frames_per_episode"),
         )
         env.close()
-    assert found == {"train": (True, 30, True, 20_000), "eval": (False, 1, False, 108_000)}
+    assert found == {"train": (True, 30, 20_000), "eval": (False, 1, 108_000)}
+    assert cfg.collect.timeout_is_end
 
 
 def test_freeway_is_played_with_a_cold_policy():
