@@ -46,7 +46,8 @@ class OnlineRun:
         self.agent = paper.make_agent(cfg, self.spec, self.spaces, device)
         self.keeps_latents = hasattr(self.agent, "replay_fields")
         rows = self.total // self.repeat  # and one more row per episode
-        self.capacity = min(cfg.replay.capacity, rows + rows // 8 + 1_000 * cfg.num_envs)
+        all_rows = rows + rows // 8 + 1_000 * cfg.num_envs
+        self.capacity = min(cfg.replay.capacity or all_rows, all_rows)
         self.check_rows()
 
     def budget(self) -> int:

@@ -156,8 +156,8 @@ class CollectConfig:
 class ReplayConfig:
     """What is kept."""
 
-    capacity: int = 120_000
-    """Rows at most; an episode of T steps has T + 1."""
+    capacity: int | None = None
+    """Rows at most; an episode of T steps has T + 1.  None: all of the run (C)."""
     mapped: bool = False
     """Keep the rows in mapped files in the run folder instead of RAM."""
 

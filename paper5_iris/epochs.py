@@ -109,11 +109,21 @@ class EpochRun(OnlineRun):
 
     def state_dict(self) -> dict[str, Any]:
         """Where the run is."""
-        return {"epoch": self.epoch, "done": dict(self.done)}
+        return {
+            "epoch": self.epoch,
+            "done": dict(self.done),
+            "perceptual": self.perceptual is not None,
+        }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on there."""
         self.epoch, self.done = state["epoch"], dict(state["done"])
+        if state["perceptual"] != (self.perceptual is not None):
+            has, now = ("has", "is not here") if state["perceptual"] else ("has not", "is here now")
+            line = f"the run in {self.folder} {has} the perceptual loss, which {now}"
+            raise UserError(
+                f"{line}: give back what was there, or start a new run with --perceptual on or off"
+            )
 
     def start(self, **learners: Any) -> None:
         """As in OnlineRun.  UserError for a run that is to play on though it has learned without play."""
@@ -125,12 +135,15 @@ class EpochRun(OnlineRun):
             raise UserError(f"{line} frames and cannot be made longer: start a new run")
 
     def more_forecasts(self, flag: str) -> list[str]:
-        """Of the kept tokens and reconstructions (encoded.py), which lie where the networks are."""
+        """Which perceptual loss there is; kept tokens and reconstructions (encoded.py), by the networks."""
+        from paper5_iris.perceptual import load_perceptual
+
+        self.perceptual, line = load_perceptual(self.cfg, self.agent.tokenizer.image[-1], self.device)
         tokenizer, what = self.agent.tokenizer, f"tokens and reconstructions of {self.capacity:,} rows"
         size = self.capacity * (2 * math.prod(tokenizer.image) + 4 * tokenizer.tokens)
         if self.device.type != "cpu":
-            return [f"{what}: {human_size(size)} of the device's memory"]
-        return [forecast_ram(size, what, flag)]
+            return [line, f"{what}: {human_size(size)} of the device's memory"]
+        return [line, forecast_ram(size, what, flag)]
 
     def save(self) -> None:
         """As in OnlineRun, and then `on_save`: what a resumed run will not know must be forgotten."""

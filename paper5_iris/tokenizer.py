@@ -129,6 +129,10 @@ class Tokenizer(nn.Module):
             raise UserError(
                 f"pictures of {side} x {width} pixels: must be square, the side a multiple of {step}"
             )
+        sides = [side >> i for i in range(len(cfg.mults))]
+        if missing := set(cfg.attention) - set(sides):
+            line = f"--tokenizer.attention {min(missing)}: the maps have sides {', '.join(map(str, sides))}"
+            raise UserError(f"{line}; give some of these, or --tokenizer.attention without a number for none")
         self.image, self.tokens = image, self.side**2  # K
         self.encoder, self.decoder = Encoder(cfg, channels, side), Decoder(cfg, channels, side)
         self.pre, self.post = nn.Conv2d(cfg.latents, cfg.code, 1), nn.Conv2d(cfg.code, cfg.latents, 1)

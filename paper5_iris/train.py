@@ -37,14 +37,11 @@ def train(run: EpochRun) -> bool:
     """Algorithm 1.  False: stopped by a signal."""
     from common.env_wrapper import suite_of
     from paper5_iris.encoded import EncodedRows
-    from paper5_iris.perceptual import load_perceptual
 
     agent = run.agent
-    perceptual, line = load_perceptual(run.cfg, agent.tokenizer.image[-1], run.device)
-    run.log.note(line)
     if suite_of(run.spec.name) == "atari" and run.total != PRESETS["paper"].steps:
         run.log.note(f"{run.total:,} frames: not the Atari-100k protocol, whose scores are of 400,000")
-    learner = Learner(agent, run.bad, perceptual)
+    learner = Learner(agent, run.bad, run.perceptual)
     encoded = EncodedRows(run.replay, agent.key, agent.tokenizer)
     run.on_save = encoded.forget
     run.start(**learner.optimizers)

@@ -342,3 +342,8 @@ def test_frames_are_learned_by_heart(networks):
         tokenizer.quantizer.follow(codes, revive=step % 10 == 9)
     after = (tokenizer.encode_decode(frame) - frame).abs()
     assert before > 0.3 and after.mean() < 0.05 and after.max() < 0.3
+
+
+def test_attention_at_a_side_that_no_map_has_is_refused(small):
+    with pytest.raises(UserError, match="--tokenizer.attention 5: the maps have sides 8, 4, 2"):
+        Tokenizer(small(**{"tokenizer.attention": (4, 5)}).tokenizer, (8, 8, 3))

@@ -179,7 +179,8 @@ def test_a_stop_within_an_epoch_goes_on_right_there(tmp_path, monkeypatch, name,
     assert parts["learners"]["schedule"]["done"][name] == full - left
     main(["--resume", str(run)])
     _, parts = RunState(run / "state").load()
-    assert parts["learners"]["schedule"] == {"epoch": 8, "done": {"tokenizer": 15, "world": 12, "actor": 10}}
+    left = {"epoch": 8, "done": {"tokenizer": 15, "world": 12, "actor": 10}}
+    assert parts["learners"]["schedule"] == left | {"perceptual": False}
     assert parts["counters"]["policy_steps"] == 60
 
 
@@ -192,6 +193,15 @@ def test_a_run_that_learned_on_without_play_cannot_be_made_longer(whole, tmp_pat
     main(words(logdir=run, **{"collect.extra_epochs": 0}))
     main(["--resume", str(run), "--steps", "80"])
     assert RunState(run / "state").load()[1]["learners"]["schedule"]["epoch"] == 8
+
+
+def test_a_resumed_run_keeps_its_loss(whole, monkeypatch):
+    """Weights that appeared since would change what the tokenizer learns."""
+    monkeypatch.setattr("paper5_iris.perceptual.load_perceptual", lambda *_: (lambda a, b: 0, "on"))
+    before = (whole / "state" / "manifest.json").read_bytes()
+    with pytest.raises(UserError, match="has not the perceptual loss, which is here now") as error:
+        main(["--resume", str(whole)])
+    assert "\n" not in str(error.value) and (whole / "state" / "manifest.json").read_bytes() == before
 
 
 def test_settings_that_fit_no_epoch_are_refused(tmp_path):
