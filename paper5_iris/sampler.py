@@ -1,4 +1,4 @@
-"""From the replay's rows to IRIS' transitions: the one place where the two alignments meet.
+"""From the replay's rows to IRIS' transitions (quality.py does the same with whole episodes).
 
 The authors store for step t the frame, the action chosen there, and the reward and end that it led to; the
 frame after an end is never stored.  Our replay has reward and end in the row that they led to, and a last row
