@@ -39,7 +39,8 @@ class Collector:
     ):
         """timeout_is_end: store a time limit as if the game had been over.
 
-        on_episode(return, length in policy steps, numbers in its last info): when one ended by itself."""
+        on_episode(return, length in policy steps, numbers in its last info): when one ended by itself.
+        """
         self.envs, self.replay, self.frames_per_step, self.seed = envs, replay, frames_per_step, seed
         self.on_episode, self.timeout_is_end = on_episode, timeout_is_end
         self.policy_steps = 0

@@ -107,6 +107,7 @@ def forecasts(run: OnlineRun) -> list[str]:
     try:
         latents = run.agent.replay_fields() if run.keeps_latents else {}
         lines = forecast(run.capacity, run.fields(), flag, where, run.cfg.replay.mapped, latents)
+        return lines + run.more_forecasts(flag)
     except UserError as error:
         if run.is_resumed:
             told = str(error).rpartition(": ")[0]
@@ -115,8 +116,7 @@ def forecasts(run: OnlineRun) -> list[str]:
             ) from None
         if run.folder is not None:
             raise
-        lines = [f"warning: {error}"]
-    return lines + run.more_forecasts(flag)
+        return [f"warning: {error}"]
 
 
 def describe(run: OnlineRun, command: Any) -> str:

@@ -25,6 +25,14 @@ class EpochRun(OnlineRun):
 
     on_save: Callable[[], None] = staticmethod(lambda: None)
 
+    def __init__(self, *args: Any):
+        """As OnlineRun's, and the perceptual loss.  UserError where it is wanted and not there."""
+        from paper5_iris.perceptual import load_perceptual
+
+        super().__init__(*args)
+        channels = self.agent.tokenizer.image[-1]
+        self.perceptual, self.told = load_perceptual(self.cfg, channels, self.device)
+
     def budget(self) -> int:
         """Frames of the epochs that play."""
         self.epoch = 0  # whole epochs so far
@@ -136,14 +144,11 @@ class EpochRun(OnlineRun):
 
     def more_forecasts(self, flag: str) -> list[str]:
         """Which perceptual loss there is; kept tokens and reconstructions (encoded.py), by the networks."""
-        from paper5_iris.perceptual import load_perceptual
-
-        self.perceptual, line = load_perceptual(self.cfg, self.agent.tokenizer.image[-1], self.device)
         tokenizer, what = self.agent.tokenizer, f"tokens and reconstructions of {self.capacity:,} rows"
         size = self.capacity * (2 * math.prod(tokenizer.image) + 4 * tokenizer.tokens)
         if self.device.type != "cpu":
-            return [line, f"{what}: {human_size(size)} of the device's memory"]
-        return [line, forecast_ram(size, what, flag)]
+            return [self.told, f"{what}: {human_size(size)} of the device's memory"]
+        return [self.told, forecast_ram(size, what, flag)]
 
     def save(self) -> None:
         """As in OnlineRun, and then `on_save`: what a resumed run will not know must be forgotten."""

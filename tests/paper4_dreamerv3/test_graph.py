@@ -18,24 +18,11 @@ from common.seeding import seed_everything
 from common.spaces import Spaces
 from paper4_dreamerv3.agent import DreamerV3Agent
 from paper4_dreamerv3.train import Learner
-from tests.on_device import OnDevice
+from tests.on_device import OnDevice, called_again
 
 DISCRETE, CONTINUOUS = Spaces({"vector": (5,)}, 3, True), Spaces({"vector": (5,)}, 2, False)
 EVERYTHING = Spaces({"image": (32, 32, 1), "image_wrist": (32, 32, 3), "vector": (4,)}, 9, True, (2, 3, 4))
 KINDS = pytest.mark.parametrize("spaces", [DISCRETE, CONTINUOUS, EVERYTHING], ids=["one", "box", "all"])
-
-
-def called_again(function, device):
-    """Instead of a CUDA graph: warms up like one, and each replay calls the function on the same buffers."""
-    for _ in range(WARM_UP):
-        function()
-    outputs = function()
-
-    def replay():
-        for old, new in zip(tree_leaves(outputs), tree_leaves(function()), strict=True):
-            old.copy_(new)
-
-    return replay, outputs
 
 
 def trained(one: Learner, batches: list[dict]) -> list[torch.Tensor]:

@@ -6,12 +6,11 @@ import pytest
 import torch
 from torch import nn
 
-from common.cuda_graph import WARM_UP
 from common.spaces import Spaces
 from paper5_iris import actor_critic
 from paper5_iris.imagination import Imagination, imagine
 from paper5_iris.transformer import KVCache
-from tests.on_device import OnDevice
+from tests.on_device import OnDevice, called_again
 
 NUMBERS = Spaces({"image": (8, 8, 3)}, 2, False)
 
@@ -244,16 +243,3 @@ def test_a_captured_dream_is_the_eager_one(networks, precision):
         assert a.rew.shape == b.rew.shape == (6, 5) and b.val.isfinite().all()
         if precision == "fp32":
             assert all(torch.equal(x, y) for x, y in zip(a, b, strict=True))
-
-
-def called_again(function, device):
-    """Instead of a CUDA graph: warms up like one, and each replay calls the function on the same buffers."""
-    for _ in range(WARM_UP):
-        function()
-    outputs = function()
-
-    def replay():
-        for old, new in zip(outputs, function(), strict=True):
-            old.copy_(new)
-
-    return replay, outputs
