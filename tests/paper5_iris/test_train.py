@@ -184,6 +184,26 @@ def test_a_stop_within_an_epoch_goes_on_right_there(tmp_path, monkeypatch, name,
     assert parts["counters"]["policy_steps"] == 60
 
 
+def test_an_evaluation_that_is_due_waits_for_the_resume(tmp_path, monkeypatch):
+    """Whoever asks to stop in the middle of an epoch gets the state at once and no games."""
+    update, run = Learner.update, tmp_path / "run"
+
+    def with_signal(self, which, encoded, done):
+        guards[0].stop_requested |= self.epoch == 5
+        return update(self, which, encoded, done)
+
+    guards, begin = [], EpochRun.start
+    monkeypatch.setattr(EpochRun, "start", lambda self, **k: guards.append(self.guard) or begin(self, **k))
+    with monkeypatch.context() as patch:
+        patch.setattr(Learner, "update", with_signal)
+        with pytest.raises(SystemExit):
+            main(words(logdir=run, eval_every=50))
+    assert not (run / "curve.csv").exists()
+    main(["--resume", str(run)])
+    with open(run / "curve.csv", newline="") as file:
+        assert [float(row["frames"]) for row in csv.DictReader(file)] == [50, 60]
+
+
 def test_a_run_that_learned_on_without_play_cannot_be_made_longer(whole, tmp_path):
     before = (whole / "state" / "manifest.json").read_bytes()
     with pytest.raises(UserError, match="learned on without play at 60 frames") as error:
