@@ -1,0 +1,1 @@
+"""MiniGrid as tables: MDP, POMDP, and a learned discrete world model that dreams and plans."""

@@ -1,0 +1,1 @@
+"""A small transformer world model whose actor learns by gradients through the dynamics."""
