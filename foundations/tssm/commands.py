@@ -99,8 +99,8 @@ def train(args: TrainArgs) -> None:
 def train_td3(args: DroppedArgs) -> None:
     """Dropped: names what to use instead."""
     raise UserError(
-        "train-td3 was dropped: no library here has TD3, and a second learner would hide the one this module is "
-        "about; use train-agent --objective value, or --objective reinforce as the control"
+        "train-td3 was dropped: no library here has TD3, and a second learner would only hide this "
+        "module's own; use train-agent --objective value, or --objective reinforce as the control"
     )
 
 

@@ -27,8 +27,8 @@ class Replay(NamedTuple):
     done: np.ndarray  # bool [N, T + 1]
 
     def split(self) -> tuple["Replay", "Replay"]:
-        """(to train on, held out): the last eleventh of the games is held out."""
-        count = len(self.rew) - len(self.rew) // 11
+        """(to train on, held out): the last eleventh of the games, one at least, is held out."""
+        count = len(self.rew) - max(1, len(self.rew) // 11)
         return Replay(*(x[:count] for x in self)), Replay(*(x[count:] for x in self))
 
 

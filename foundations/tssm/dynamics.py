@@ -105,7 +105,7 @@ class Dynamics(nn.Module):
     def step(self, tokens: Tensor, temperature: float) -> tuple[Tensor, Tensor, Tensor]:
         """The step after the last token: one-hot latents that carry a gradient, reward, alive.
 
-        [B, T, D] -> [B, K, C], [B], [B].  Forward: the likeliest class; backward: softmax(logits / temperature),
+        [B, T, D] -> [B, K, C], [B], [B].  Forward the likeliest class, backward softmax(logits / temperature)
         as the gradient at temperature 1 all but vanishes where the model is sure.
         """
         pred = self.predict(tokens)
