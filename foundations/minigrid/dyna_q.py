@@ -1,7 +1,9 @@
 """Planning inside the learned model: its table of visited codes, and Dyna-Q by imagined rollouts.
 
 A predicted code that was never visited is replaced by the most probable one that was ("snapping"): followed
-as it stands, such codes breed further ones (thousands out of 140 true states in Empty-8x8).
+as it stands, such codes breed further ones (thousands out of 140 true states in Empty-8x8).  Rewards are
+snapped too, to 0 or 1: a head that is wrong by .03 in one place makes staying there worth .03 / (1 - gamma),
+as much as the goal.
 
 Shapes: S visited codes, A actions, G variables, C classes, N rollouts at once.
 """
@@ -23,7 +25,7 @@ def visited_codes(model, data: Transitions) -> Tensor:
 
 
 @torch.no_grad()
-def learned_mdp(model, codes: Tensor) -> tuple[TabularMDP, int]:
+def learned_mdp(model, codes: Tensor, snap_rew: bool = True) -> tuple[TabularMDP, int]:
     """Ask the model for every visited code and action.  codes: int [S, G] -> table, predictions snapped
 
     Needs `shape` (G, C), `sizes["actions"]`, `one_hot`, `dynamics`, `reward` and `done` of the model.
@@ -37,7 +39,8 @@ def learned_mdp(model, codes: Tensor) -> tuple[TabularMDP, int]:
     nearest = scores.argmax(1)
     strange = (codes[nearest] != logits.argmax(-1)).any(1) & ~terminal
     here = torch.arange(num_states).repeat_interleave(num_actions)
-    table = [torch.where(terminal, here, nearest), model.reward(z, act).double(), terminal]
+    rew = model.reward(z, act).double()
+    table = [torch.where(terminal, here, nearest), rew.round() if snap_rew else rew, terminal]
     table = [column.reshape(num_states, num_actions).numpy() for column in table]
     return TabularMDP(*table, states=[tuple(code) for code in codes.tolist()]), int(strange.sum())
 
@@ -66,7 +69,7 @@ def dyna_q(
     gamma: float = 0.97,
     snapshots: int = 0,
 ) -> Plan:
-    """Q-learning on nothing but imagined steps: rollouts begin at visited codes and end after `horizon` steps.
+    """Q-learning on imagined steps alone: rollouts begin at visited codes and end after `horizon` steps.
 
     mdp: the model's answers, from `learned_mdp`; each is asked for so often that they are kept in a table.
     """

@@ -1,4 +1,4 @@
-"""The grid worlds: `TwoRooms`, the names of all others, and what an agent is shown of them.
+"""The grid worlds by name, their states, and what an agent is shown of them.
 
 `make_env` gives a `World`: one layout, the same in every episode, whose observations are symbols (one small
 whole number per cell) and whose actions are numbered from 0.  Everything random has a seed.
@@ -16,85 +16,19 @@ import minigrid  # noqa: F401  (registers its ids)
 import numpy as np
 from gymnasium import spaces
 from minigrid.core.grid import Grid
-from minigrid.core.mission import MissionSpace
-from minigrid.core.world_object import Door, Goal, WorldObj
+from minigrid.core.world_object import Door, WorldObj
 from minigrid.minigrid_env import MiniGridEnv
 
 from common.errors import UserError
+from foundations.minigrid.two_rooms import TwoRooms
 
 # fmt: off
-SYMBOLS = ("unseen", "empty", "wall", "floor", "open door", "closed door", "locked door", "key", "ball", "box",
-           "goal", "lava", "agent right", "agent down", "agent left", "agent up")
+SYMBOLS = ("unseen", "empty", "wall", "floor", "open door", "closed door", "locked door", "key", "ball",
+           "box", "goal", "lava", "agent right", "agent down", "agent left", "agent up")
 # fmt: on
 EMPTY, AGENT = SYMBOLS.index("empty"), SYMBOLS.index("agent right")
 DOORS = ("open door", "closed door", "locked door")  # in the order of minigrid's door states
 COLORS = {"wall": "grey", "floor": "blue", "key": "yellow", "ball": "blue", "box": "purple"}
-
-
-class TwoRooms(MiniGridEnv):
-    """Two rooms of 2 x 7 cells and a blue door between them that opens by itself: the map of
-    alcedok/my-first-world-model (MIT).
-
-    The door is open while the agent stands in it or faces it, so the state is the agent's pose alone:
-    29 free cells x 4 headings.  Actions that matter: turn left, turn right, forward.
-    """
-
-    WALL_X = 3
-
-    def __init__(
-        self,
-        *,
-        random_start: bool = False,
-        random_goal: bool = False,
-        random_door: bool = False,
-        goal_room_start: float = 0.0,
-        subgoal_reward: float = 0.0,
-        max_steps: int = 100,
-        agent_view_size: int = 5,
-        **kwargs: Any,
-    ):
-        """goal_room_start: probability of a start behind the door (a curriculum, for random starts).
-        subgoal_reward: paid once an episode for standing in the door; not a function of the state."""
-        self.random_start, self.random_goal, self.random_door = random_start, random_goal, random_door
-        self.goal_room_start, self.subgoal_reward = goal_room_start, subgoal_reward
-        mission = MissionSpace(mission_func=lambda: "go through the door to the green square")
-        super().__init__(
-            mission, width=7, height=9, max_steps=max_steps, agent_view_size=agent_view_size, **kwargs
-        )
-
-    def _gen_grid(self, width: int, height: int) -> None:
-        """The map, with what is random drawn from the env's own generator."""
-        self.grid = Grid(width, height)
-        self.grid.wall_rect(0, 0, width, height)
-        self.grid.vert_wall(self.WALL_X, 0)
-        self.door_pos = (self.WALL_X, self._rand_int(1, height - 1) if self.random_door else 4)
-        self.put_obj(Door("blue"), *self.door_pos)
-        right = (self.WALL_X + 1, 1)
-        goal = self._rand_pos(right[0], width - 1, 1, height - 1) if self.random_goal else (5, 7)
-        self.put_obj(Goal(), *goal)
-        if self.random_start:
-            in_goal_room = self._rand_float(0, 1) < self.goal_room_start
-            self.place_agent(*((right, (2, height - 2)) if in_goal_room else ()))
-        else:
-            self.agent_pos, self.agent_dir = (1, 1), 1
-        self._paid = False
-        self._swing()
-
-    def _swing(self) -> bool:
-        """Open or close the door; did it move?"""
-        door = self.grid.get(*self.door_pos)
-        was = door.is_open
-        door.is_open = self.door_pos in (tuple(self.agent_pos), tuple(self.front_pos))
-        return door.is_open != was
-
-    def step(self, action):
-        """One action; the door then looks where the agent is."""
-        obs, rew, terminated, truncated, info = super().step(action)
-        if self._swing():
-            obs = self.gen_obs()  # the door was drawn as it was before the step
-        if self.subgoal_reward and not self._paid and tuple(self.agent_pos) == self.door_pos:
-            self._paid, rew = True, rew + self.subgoal_reward
-        return obs, rew, terminated, truncated, info
 
 
 gym.register("TwoRooms-v0", entry_point=TwoRooms)
@@ -153,7 +87,9 @@ def agent_view(env: MiniGridEnv, size: int | None = None) -> np.ndarray:
 
 def draw(cells: np.ndarray, tile: int = 24) -> np.ndarray:
     """Symbols [..., H, W] as minigrid draws them, possible or not.  -> uint8 [..., H * tile, W * tile, 3]"""
-    tiles = np.stack([_tile(i, tile) for i in range(len(SYMBOLS))])  # [symbols, tile, tile, 3]
+    tiles = np.stack([_tile(i, tile) for i in range(len(SYMBOLS))]).astype(
+        np.uint8
+    )  # [symbols, tile, tile, 3]
     picture = np.moveaxis(tiles[cells], -3, -4)  # [..., H, tile, W, tile, 3]
     *lead, h, _, w, _, c = picture.shape
     return picture.reshape(*lead, h * tile, w * tile, c)
@@ -217,7 +153,7 @@ class World(gym.Wrapper):
             y, x = divmod(int(cell), self.grid.width)
             load_state(self.grid, self.start._replace(x=x, y=y, heading=heading))
             if isinstance(self.grid, TwoRooms):
-                self.grid._swing()
+                self.grid.swing()
         return full_view(self.grid), {}
 
     def step(self, action):
@@ -260,7 +196,10 @@ def make_env(
     max_steps: int | None = None,
     **options: Any,
 ) -> World:
-    """A `World` by name.  layout: seed of the map; view: side of the agent's view; max_steps: None: its own."""
+    """A `World` by name.  layout: seed of the map; view: side of the agent's view; max_steps: None: its own.
+
+    options: what the environment takes besides, such as random_door for TwoRooms.
+    """
     if view < 3 or view % 2 == 0:
         raise UserError(f"--view {view}: must be odd and at least 3")
     if not 0 <= slip <= 0.2:

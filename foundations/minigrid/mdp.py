@@ -69,8 +69,9 @@ class TabularMDP:
 
     def step(self, state: int, action: int, rng: np.random.Generator) -> tuple[int, float, bool]:
         """One step of experience, drawn from the table.  -> next state, reward, is it over?"""
-        outcome = action if self.chance[action, action] == 1 else rng.choice(len(self.chance[action]),
-                                                                            p=self.chance[action])  # fmt: skip
+        outcome = action
+        if self.chance[action, action] < 1:
+            outcome = int(rng.choice(self.chance.shape[1], p=self.chance[action]))
         return (
             int(self.next_state[state, outcome]),
             float(self.rew[state, outcome]),

@@ -70,7 +70,7 @@ def q_update(
     alpha: float,
     gamma: float,
 ) -> None:
-    """Move Q(s, a), in place, a part `alpha` of the way to r + gamma * max_a' Q(s', a'), or to r at the end."""
+    """Move Q(s, a), in place, by `alpha` of the way to r + gamma * max_a' Q(s', a'), or to r at the end."""
     target = rew if terminal else rew + gamma * q[next_state].max()
     q[state, action] += alpha * (target - q[state, action])
 
@@ -147,6 +147,6 @@ def evaluate_policy(
 
 
 def path_length(values: np.ndarray, gamma: float) -> np.ndarray:
-    """Steps to the goal that the values of a world without chance stand for: V = gamma^(d - 1).  [S] -> [S]"""
+    """Steps to the goal that values of a world without chance stand for: V = gamma^(d - 1).  [S] -> [S]"""
     with np.errstate(divide="ignore"):
         return 1 + np.log(values) / np.log(gamma)

@@ -49,7 +49,7 @@ class SymbolicGrid:
         return state.x, state.y, state.heading, key, door
 
     def step(self, states: np.ndarray, action: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """One of minigrid's actions in many states at once.  int [S, 5] -> next [S, 5], rew [S], terminal [S]"""
+        """One of minigrid's actions in many states.  int [S, 5] -> next [S, 5], rew [S], terminal [S]"""
         after = states.copy()
         x, y, heading, key, door = after.T  # views: what is written here is written to `after`
         front_xy = states[:, :2] + STEPS[heading]  # [S, 2]

@@ -63,7 +63,7 @@ def mlp(inputs: int, outputs: int, hidden: int) -> nn.Sequential:
 
 
 class Prior(nn.Module):
-    """p(z) = prod_g p(z_g | z_1 .. z_g-1): masked layers (MADE, Germain et al. 2015).  One-hot in, logits out.
+    """p(z) = prod_g p(z_g | z_1 .. z_g-1) by masked layers (MADE, Germain et al. 2015).
 
     With `connected=False` the variables are independent, which can only mix up rooms that exist.
     """
@@ -143,6 +143,12 @@ class CategoricalWorldModel(nn.Module):
         """Logits of what every cell holds.  [B, G, C] -> [B, N, K]"""
         return self.decoder(z.flatten(1)).unflatten(1, (self.sizes["cells"], self.sizes["symbols"]))
 
+    @torch.no_grad()
+    def frames(self, code: Tensor) -> Tensor:
+        """The most probable content of every cell.  int [..., G] -> int [..., N]"""
+        flat = self.decode(self.one_hot(code.reshape(-1, code.shape[-1]))).argmax(-1)  # [n, N]
+        return flat.reshape(*code.shape[:-1], -1)
+
     def _with_action(self, z: Tensor, act: Tensor) -> Tensor:
         return torch.cat([z.flatten(1), F.one_hot(act.long(), self.sizes["actions"]).float()], 1)
 
@@ -167,7 +173,7 @@ class CategoricalWorldModel(nn.Module):
     def step_loss(
         self, code: Tensor, act: Tensor, rew: Tensor, next_code: Tensor, terminal: Tensor
     ) -> dict[str, Tensor]:
-        """Phase 2, codes given.  int [B, G], int [B], [B], int [B, G], bool [B] -> dyn, rew, done: [B] each"""
+        """Phase 2, codes given.  int [B, G], int [B], [B], int [B, G], bool [B] -> three of [B]"""
         z = self.one_hot(code)
         dyn = F.cross_entropy(self.dynamics(z, act).mT, next_code, reduction="none").sum(1)
         return {
@@ -186,7 +192,7 @@ class CategoricalWorldModel(nn.Module):
     def imagine(self, code: Tensor, acts: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Follow actions in codes alone, taking the most probable class each time.
 
-        code: int [B, G]; acts: int [B, H] -> codes [B, H + 1, G], rewards [B, H], probability of an end [B, H]
+        code: int [B, G]; acts: int [B, H] -> codes [B, H + 1, G], rewards [B, H], chance of an end [B, H]
         """
         codes, rews, ends = [code], [], []
         for act in acts.T:
