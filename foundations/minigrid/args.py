@@ -122,6 +122,8 @@ class TrainArgs(CollectArgs):
 
     seeds: int = 1
     """Repeat with this many seeds, from --seed on; the files are of the first."""
+    data: Path | None = None
+    """An experience.npz of collect, for all seeds; none: every seed collects its own."""
     updates: int = 0
     """Updates of both phases together, half each; 0: the world's preset."""
     latent: str = ""

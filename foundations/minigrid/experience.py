@@ -6,6 +6,8 @@ there (0 in the last row of an episode).
 Shapes: T rows, M transitions, N entries of an observation (envs.py).
 """
 
+import io
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
@@ -85,8 +87,10 @@ def as_transitions(rows: Rows) -> Transitions:
 
 def save_rows(path: Path, rows: Rows, env: str, seed: int) -> None:
     """Write an npz file."""
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, **rows._asdict(), env=env, seed=seed, policy="random")
     with atomic_write(path) as file:
-        np.savez_compressed(file, **rows._asdict(), env=env, seed=seed, policy="random")
+        file.write(buffer.getvalue())
 
 
 def load_rows(path: Path) -> tuple[Rows, str]:
@@ -98,7 +102,7 @@ def load_rows(path: Path) -> tuple[Rows, str]:
         raise UserError(
             f"no experience at {path}: python -m foundations.minigrid collect writes it"
         ) from None
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, AttributeError, zipfile.BadZipFile) as error:
         raise UserError(
             f"{path} is not what collect writes ({type(error).__name__}): collect again"
         ) from None

@@ -16,11 +16,19 @@ from foundations.minigrid.checkpoint import load_model, save_model
 from foundations.minigrid.dyna_q import CodeAgent, learned_mdp, visited_codes
 from foundations.minigrid.dyna_q import dyna_q as imagine_and_learn
 from foundations.minigrid.envs import World, load_state, make_env
-from foundations.minigrid.experience import Transitions, as_transitions, collect, evaluate_agent, save_rows
+from foundations.minigrid.experience import (
+    Rows,
+    Transitions,
+    as_transitions,
+    collect,
+    evaluate_agent,
+    load_rows,
+    save_rows,
+)
 from foundations.minigrid.mdp import extract_mdp
 from foundations.minigrid.model_pictures import draw_model, draw_plan
 from foundations.minigrid.solvers import value_iteration
-from foundations.minigrid.tasks import distances, print_table
+from foundations.minigrid.tasks import distances, plain, print_table
 from foundations.minigrid.train_model import Log, evaluate_model, preset_of, train
 from foundations.minigrid.world_model import CategoricalWorldModel, ModelConfig, parse_latent
 
@@ -60,11 +68,21 @@ def collect_experience(args: CollectArgs) -> None:
                 [[result[key] for key in ("steps", "episodes", "goals", "observations")]])  # fmt: skip
 
 
+def experience_of(args: TrainArgs, world: World, seed: int) -> Rows:
+    """From --data, or collected now.  UserError for that of another world."""
+    if args.data is None:
+        return collect(world, args.steps or preset_of(args.env).steps, seed)
+    rows, env = load_rows(args.data)
+    if rows.obs.shape[1:] != world.observation_space.shape or rows.act.max() >= len(world.actions):
+        raise UserError(f"--data {args.data} is of {env}: give --env {env}, or collect in {args.env}")
+    return rows
+
+
 def learn(args: TrainArgs, seed: int) -> Learned:
     """Experience and model of one seed."""
     preset, world = preset_of(args.env), world_of(args)
     groups, classes = parse_latent(args.latent or preset.latent)
-    rows = collect(world, args.steps or preset.steps, seed)
+    rows = experience_of(args, world, seed)
     data = as_transitions(rows)
     if not len(data.act):
         raise UserError(f"--steps {args.steps}: no experience to learn from; use 1000 or more")
@@ -171,7 +189,7 @@ def dyna_q(args: DynaArgs) -> None:
         "states, goal pairs": lambda r: f"{r['states']}, {r['goal_pairs']}",
         "snapped": lambda r: r["snapped"],
         "Dyna-Q": lambda r: r["dyna_q"]["success"],
-        "path / optimum": lambda r: r["dyna_q"]["ratio"],
+        "path / optimum": lambda r: r["dyna_q"]["ratio"] or float("nan"),
         "VI in model": lambda r: r["vi_in_model"]["success"],
         "random": lambda r: r["random"]["success"],
     }
@@ -179,16 +197,11 @@ def dyna_q(args: DynaArgs) -> None:
 
 
 def summary(rows: list[dict[str, Any]]) -> dict[str, Any]:
-    """Means over seeds."""
-    means = {
-        agent: float(np.mean([row[agent]["success"] for row in rows]))
-        for agent in ("dyna_q", "vi_in_model", "random")
-    }
-    return {
-        "seeds": len(rows),
-        "success": means,
-        "worst_ratio": float(np.max([row["dyna_q"]["ratio"] for row in rows])),
-    }
+    """Means over seeds, and the longest detour."""
+    agents = ("dyna_q", "vi_in_model", "random")
+    means = {agent: float(np.mean([row[agent]["success"] for row in rows])) for agent in agents}
+    ratios = [row["dyna_q"]["ratio"] for row in rows]
+    return {"seeds": len(rows), "mean_success": means, "worst_ratio": None if None in ratios else max(ratios)}
 
 
 def plan(args: DynaArgs, learned: Learned, seed: int, draw: bool) -> dict[str, Any]:
@@ -218,5 +231,5 @@ def plan(args: DynaArgs, learned: Learned, seed: int, draw: bool) -> dict[str, A
         "true_states": true.num_states,
         "goal_pairs": int(table.terminal.sum()),
         "snapped": snapped,
-        **{name: score._asdict() for name, score in played.items()},
+        **{name: plain(score) for name, score in played.items()},
     }

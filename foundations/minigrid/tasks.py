@@ -13,7 +13,7 @@ from foundations.commands import report
 from foundations.minigrid import clips, visualize
 from foundations.minigrid.args import LimitsArgs, MdpArgs, PomdpArgs, ShowArgs
 from foundations.minigrid.envs import make_env
-from foundations.minigrid.experience import evaluate_agent
+from foundations.minigrid.experience import Score, evaluate_agent
 from foundations.minigrid.limits import sweep
 from foundations.minigrid.mdp import TabularMDP, extract_mdp, with_slip
 from foundations.minigrid.pomdp import (
@@ -26,6 +26,7 @@ from foundations.minigrid.pomdp import (
     view_of_states,
 )
 from foundations.minigrid.solvers import (
+    Outcome,
     evaluate_policy,
     greedy_policy,
     path_length,
@@ -50,8 +51,13 @@ def print_table(head: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
 def shown(value: Any) -> str:
     """A number as a table shows it."""
     if isinstance(value, float):
-        return "-" if np.isnan(value) else f"{value:.3f}" if abs(value) < 1e4 else f"{value:.3g}"
+        return "-" if np.isnan(value) else f"{value:.1e}" if 0 < abs(value) < 0.001 else f"{value:.3f}"
     return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)
+
+
+def plain(score: Outcome | Score) -> dict[str, float | None]:
+    """Numbers for a JSON file, which knows no nan."""
+    return {name: None if np.isnan(value) else value for name, value in score._asdict().items()}
 
 
 def distances(mdp: TabularMDP) -> np.ndarray:
@@ -72,7 +78,7 @@ def show(args: ShowArgs) -> None:
         score = evaluate_agent(world, act, distance, episodes=args.episodes, seed=args.seed)
         names = [world.grid.actions(action).name for action in world.actions]
         result |= {"actions": names, "states": mdp.num_states, "shortest": round(distance[mdp.states[0]]),
-                   "random": score._asdict(), "max_steps": world.grid.max_steps}  # fmt: skip
+                   "random": plain(score), "max_steps": world.grid.max_steps}  # fmt: skip
     print(f"\nactions: {', '.join(names)}; an episode ends after {world.grid.max_steps} steps")
     print_table(
         ["states", "shortest path", "random agent: success", "mean steps"],
@@ -106,7 +112,7 @@ def mdp(args: MdpArgs) -> None:
             "largest_difference": float(np.abs(vi.values - pi.values).max()),
             "q_learning_first_100": float((steps[:100] > 0).mean()),
             "q_learning_last_100": float((steps[-100:] > 0).mean()),
-            "scores": {name: score._asdict() for name, score in scores.items()},
+            "scores": {name: plain(score) for name, score in scores.items()},
         }
     print_table(
         ["states", "V*(start)", "mean V*", "sweeps (VI)", "rounds (PI)", "largest |VI - PI|"],
@@ -134,7 +140,7 @@ def pomdp(args: PomdpArgs) -> None:
                 keeps = kind in ("QMDP", "most likely state")
                 row[kind] = play(slippery, act, observation, rng, episodes=args.episodes, filtered=keeps)
             rows.append(row)
-        result["rows"] = [{k: v._asdict() if k in KINDS else v for k, v in row.items()} for row in rows]
+        result["rows"] = [{k: plain(v) if k in KINDS else v for k, v in row.items()} for row in rows]
         draw_belief(args, worlds[args.views[-1]], table)
     print(f"success (mean steps of the successful ones), {args.episodes} episodes each")
     print_table(
@@ -183,7 +189,7 @@ def limits(args: LimitsArgs) -> None:
         "world": lambda r: r["world"],
         "n": lambda r: r["n"],
         "states": lambda r: r["states"],
-        "x Empty": lambda r: round(r["states"] / empty[r["n"]], 1),
+        "x Empty": lambda r: f"{r['states'] / empty[r['n']]:.1f}",
         "dense table": lambda r: in_bytes(r["dense_bytes"]),
         "sweeps": lambda r: r["sweeps"],
         "build s": lambda r: r["build_s"],

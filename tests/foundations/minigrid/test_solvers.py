@@ -40,7 +40,7 @@ ORACLES = [
 def test_values_and_paths(name, layout, drop, start, steps, value, ret, sweeps):
     world = make_env(name, layout, drop=drop, view=3)
     if world.start[:3] != start:  # minigrid draws other layouts in other versions
-        pytest.fail(f"{name} ({layout}) starts at {world.start[:3]}, not {start}: another minigrid version?")
+        pytest.fail(f"{name} ({layout}) starts at {world.start[:3]}: another version of minigrid?")
     mdp = extract_mdp(world.grid, world.actions)
     vi = value_iteration(mdp)
     assert vi.values[0] == pytest.approx(value, abs=1e-6) == 0.99 ** (steps - 1)
@@ -78,10 +78,9 @@ def test_both_planners_agree_on_random_worlds():
     for _ in range(20):
         states, actions = int(rng.integers(2, 30)), int(rng.integers(2, 5))
         chance = rng.dirichlet(np.ones(4), actions)
-        mdp = TabularMDP(
-            rng.integers(states, size=(states, 4)), rng.normal(size=(states, 4)), rng.random((states, 4)) < 0.1,
-            list(range(states)), chance,
-        )  # fmt: skip
+        shape, ends = (states, 4), rng.random((states, 4)) < 0.1
+        next_state, rew = rng.integers(states, size=shape), rng.normal(size=shape)
+        mdp = TabularMDP(next_state, rew, ends, list(range(states)), chance)
         vi, pi = value_iteration(mdp, 0.9), policy_iteration(mdp, 0.9)
         assert np.abs(vi.values - pi.values).max() < 1e-8
         dense = (chance @ mdp.rew.T).T + 0.9 * np.einsum("ast,t->sa", mdp.transition(), vi.values)
