@@ -12,12 +12,12 @@ import torch
 from torch import Tensor
 
 from common.errors import UserError
-from common.frames import annotate, grid, side_by_side, upscale
+from common.frames import annotate, grid, side_by_side
 from common.plots import COLORS, GRAY, new_figure, plot_comparison, save_figure
 from common.video import write_gif
 from foundations.commands import report
 from foundations.tssm.autoencoder import Autoencoder
-from foundations.tssm.data import Replay
+from foundations.tssm.data import Replay, load_replay
 from foundations.tssm.dynamics import Dynamics
 from foundations.tssm.evaluate import policy_of
 from foundations.tssm.play import FPS, RealWorld, has_display, rollout, window
@@ -121,8 +121,7 @@ def play_agent(args: Any, device: torch.device) -> None:
 def test_obs(args: Any, device: torch.device) -> None:
     """Exact frames, and a picture: frames, codes, what is decoded of them."""
     stored, code = load_observation(args.out, device)
-    games = [held_out_game(args.out, i) for i in range(64)]
-    replay = Replay(*(np.concatenate(column) for column in zip(*games, strict=True)))
+    _, replay = load_replay(args.out / "data" / "replay.npz").split()
     with report(args, "test-obs") as result:
         result["exact_frames"] = round(exact_frames(code, replay), 4)
         frames = replay.obs.reshape(-1, *replay.obs.shape[2:])
@@ -137,9 +136,10 @@ def test_obs(args: Any, device: torch.device) -> None:
     print(f"exact held-out frames {result['exact_frames']:.4f}; {path}")
 
 
-def strip(label: str, frames: np.ndarray, side: int = 112) -> np.ndarray:
-    """Frames in a row under a label.  [T, h, w, 3] -> [H, W, 3]"""
-    return annotate(grid(upscale(frames, side), columns=len(frames), gap=6), label, size=14)
+def strip(label: str, frames: np.ndarray, side: int = 128) -> np.ndarray:
+    """Frames of any size in a row under a label, `side` pixels each.  [T, h, w, 3] -> [H, W, 3]"""
+    nearest = np.arange(side) * frames.shape[1] // side
+    return annotate(grid(frames[:, nearest][:, :, nearest], columns=len(frames), gap=6), label, size=14)
 
 
 def code_pictures(codes: np.ndarray, classes: int) -> np.ndarray:
@@ -163,7 +163,7 @@ def plot(args: Any, device: torch.device) -> None:
         (_, code), (_, model) = load_observation(args.out, device), load_dynamics(args.out, device)
         context = load_part(args.out, "dynamics").config.agent.context
         panels = dream_panels(code, model, held_out_game(args.out, args.seed), context, 11)
-        picture = np.concatenate([strip(label, clip, 96) for label, clip in panels.items()])
+        picture = np.concatenate([strip(label, clip) for label, clip in panels.items()])
         written.append(_write_picture(args.out / "plots" / "dream.png", picture))
     print("written: " + ", ".join(str(path) for path in written))
 

@@ -39,14 +39,14 @@ def test_log_prob_against_torch_distributions():
 
 
 def test_actor_begins_near_0_within_its_bounds():
-    agent, _, stoch, _ = parts()
+    agent, _, stoch, _ = parts(PRESETS["tiny"].agent)
     dist = agent.actor(stoch)
     assert dist.mean.abs().max() < 0.3 and (dist.std - 0.5).abs().max() < 0.1
     with torch.no_grad():
-        agent.actor.net[-1].weight.mul_(1e4)
+        agent.actor.net[-1].weight.mul_(1e3)
     dist = agent.actor(stoch)
     assert dist.mean.abs().max() <= 2.0
-    assert dist.std.min() == pytest.approx(0.3) and dist.std.max() == pytest.approx(1.0)
+    assert (dist.std.min().item(), dist.std.max().item()) == (pytest.approx(0.3), pytest.approx(1.0))
 
 
 def test_sizes_of_the_tiny_preset():
@@ -93,10 +93,10 @@ def test_lambda_return_is_the_mixture_of_n_step_returns():
 
 def test_rows_after_a_likely_end_count_less():
     agent, *_ = parts()
-    alive = torch.tensor([[1.0], [0.25], [0.5]])
+    alive = torch.full((3, 1), 0.5)
     dream = Dream(torch.rand(4, 1, 3, 4), torch.zeros(3, 1), torch.zeros(3, 1, 2), alive)
     ret, weight = agent.returns(dream)
-    assert weight.flatten().tolist() == [1.0, 1.0, 0.25]
+    assert weight.flatten().tolist() == [1.0, 0.5, 0.25]
     val = agent.slow_critic(dream.stoch)
     torch.testing.assert_close(ret[-1], 0.9 * 0.5 * val[-1])
 

@@ -8,7 +8,7 @@ from common.errors import UserError
 from foundations.tssm.config import EnvConfig
 from foundations.tssm.env import STEPS, SimpleWorld, make_env, make_vector_env, moved, start_states
 from foundations.tssm.games import GridGames
-from foundations.tssm.references import references
+from foundations.tssm.references import random_moves, references
 
 ROW = np.zeros(1, np.int64)
 
@@ -159,6 +159,14 @@ def test_legacy_is_worth_less():
     assert scores["stay"].ret == pytest.approx(25 / 9 * -99)  # one start in nine is on the threat
     assert scores["optimal"].ret == pytest.approx(22.0, abs=0.2)
     assert scores["random"].ret < -170
+
+
+def test_random_moves_by_cell():
+    inner, corner = random_moves(4, False)[at(1, 1)], random_moves(4, False)[at(0, 0)]
+    assert (inner[at(1, 1)], inner[at(0, 1)], inner[at(2, 2)]) == (0.25, 0.125, 0.0625)
+    assert (corner[at(0, 0)], corner[at(1, 0)], corner[at(1, 1)]) == (0.5625, 0.1875, 0.0625)
+    legacy = random_moves(4, True)[at(1, 1)]
+    assert (legacy[at(1, 1)], legacy[at(0, 1)], legacy[at(2, 2)]) == (0.5, 0.125, 0.0)
 
 
 def played(policy, legacy: bool, games: int = 8000) -> tuple[np.ndarray, np.ndarray]:
