@@ -104,15 +104,16 @@ def train_td3(args: DroppedArgs) -> None:
     )
 
 
-def _play(name: str) -> Any:
-    """A command of foundations/tssm/visualize.py, imported when it runs."""
+def _show(name: str, args: RunArgs) -> None:
+    """Run a function of visualize.py, if the flags fit the run in --out."""
+    device = _device(args)
+    from foundations.tssm import visualize
+    from foundations.tssm.stages import checkpoint, load_part
 
-    def run(args: Any) -> None:
-        from foundations.tssm import visualize
-
-        getattr(visualize, name)(args, _device(args))
-
-    return run
+    if name != "plot" or checkpoint(args.out, "observation").is_file():  # plot draws whatever is there
+        stored = load_part(args.out, "observation")
+        check_run(args, stored.config, stored.preset)
+    getattr(visualize, name)(args, device)
 
 
 def play_real(args: PlayRealArgs) -> None:
@@ -125,22 +126,22 @@ def play_real(args: PlayRealArgs) -> None:
 
 def play_model(args: PlayArgs) -> None:
     """Play inside the learned model: arrow keys, else a GIF of truth, reconstruction and dream."""
-    _play("play_model")(args)
+    _show("play_model", args)
 
 
 def play_agent(args: PlayArgs) -> None:
     """Watch the trained agent in the real world: a window, else a GIF."""
-    _play("play_agent")(args)
+    _show("play_agent", args)
 
 
 def test_obs(args: RunArgs) -> None:
     """Score the autoencoder on held-out frames and draw frames, codes and reconstructions."""
-    _play("test_obs")(args)
+    _show("test_obs", args)
 
 
 def plot(args: RunArgs) -> None:
     """Draw losses, scores and a dream of a run into OUT/plots."""
-    _play("plot")(args)
+    _show("plot", args)
 
 
 def print_score(score: dict[str, float], baselines: dict[str, dict[str, float]]) -> None:

@@ -50,7 +50,7 @@ def play(games, policy: Policy, obs: np.ndarray, steps: int) -> dict[str, np.nda
 def evaluate(config: Config, policy: Policy, seed: int = 0) -> dict[str, float]:
     """Mean return, and on simple_world mean steps on target and threat; in the world's own rewards.
 
-    One threat that stands still: over all start states, each once, so there is no sampling error.
+    With one threat each start state is played once: no sampling error where threats stand still.
     """
     if config.env.name == "simple_world" and config.env.num_threats == 1:
         starts = start_states(legacy=config.env.legacy)

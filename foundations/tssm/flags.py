@@ -26,6 +26,15 @@ class RunArgs(Args):
     threat_penalty: float | None = None
     """simple_world: reward lost per step on a threat (100 in mauicv/world-model-rl); unset: 1."""
 
+    def check(self) -> None:
+        """UserError for a number that cannot be meant: of what this command has of these flags."""
+        least = {"steps": 1 if isinstance(self, PlayRealArgs | PlayArgs) else 0, "threat_penalty": 0}
+        least |= dict.fromkeys(("episodes", "eval_every", "obs_steps", "wm_steps", "gate"), 0)
+        for name, low in least.items():
+            value = getattr(self, name, None)
+            if value is not None and not value >= low:
+                raise UserError(f"--{name.replace('_', '-')} {value}: must be at least {low}")
+
 
 @dataclass(frozen=True, kw_only=True)
 class WorldArgs(RunArgs):
@@ -149,7 +158,7 @@ def with_observation(config: Config, args: ObsArgs, steps: int) -> Config:
     if args.latent == "board":
         if code.kind == "deep":
             raise UserError("--latent board: only for simple_world; leave it out")
-        # Measured for a code of the whole frame: more steps, and a smaller one.
+        # One code for all cells is harder to find: more and smaller steps.
         code = dataclasses.replace(code, kind="board", latents=8, steps=5000, lr=2e-3)
     elif args.latent == "cells" and code.kind == "deep":
         raise UserError("--latent cells: only for simple_world; leave it out")

@@ -70,9 +70,10 @@ def finished(tmp_path_factory) -> Path:
         ),
         (["train", "--env", "Nowhere-v9"], r"--env Nowhere-v9: .*; choose simple_world or Pendulum-v1"),
         (["train", "--num-threats", "15"], r"num_threats=15: must be 1 to 14"),
-        (["train", "--episodes", "-1"], r"data\.episodes -1: must be at least 1"),
-        (["train-obs", "--steps", "-5"], r"code\.steps -5: must be at least 1"),
-        (["train", "--threat-penalty", "-1"], r"env\.threat[-_]penalty -1\.0: must be at least 0"),
+        (["train", "--episodes", "-1"], r"--episodes -1: must be at least 0"),
+        (["train-obs", "--steps", "-5"], r"--steps -5: must be at least 0"),
+        (["train", "--threat-penalty", "-1"], r"--threat-penalty -1\.0: must be at least 0"),
+        (["play-real", "--steps", "0"], r"--steps 0: must be at least 1"),
         (["train-obs", "--seed", "-1"], r"--seed -1: must be at least 0"),
     ],
 )
@@ -91,6 +92,8 @@ def test_a_missing_agent_names_its_objective(finished):
 def test_flags_that_contradict_the_run(finished):
     with pytest.raises(UserError, match="--preset pendulum: the run in .* has tiny; name another --out"):
         run("train-wm", "--preset", "pendulum", "--out", finished)
+    with pytest.raises(UserError, match="--env Pendulum-v1: the run in .* has simple_world"):
+        run("play-model", "--env", "Pendulum-v1", "--out", finished)
     with pytest.raises(UserError, match=r"--threat-penalty 100.0: the run in .* has 1.0"):
         run("train-agent", "--threat-penalty", 100, "--out", finished)
 
