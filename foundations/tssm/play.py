@@ -11,12 +11,13 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from common.frames import annotate, upscale
+from common.frames import annotate
 from common.video import write_gif
 from foundations.tssm.config import Config
 from foundations.tssm.games import GridGames, make_games
 
 SIDE = 320  # pixels of the picture in a window or GIF, at least
+LINE = 150  # gray of the lines around pictures and cells: the board's colours are others
 FPS = 4
 IDLE_SECONDS = 60.0  # a window in which no key is pressed for so long closes
 
@@ -78,7 +79,18 @@ def rollout(world: World, policy: Callable[[np.ndarray], np.ndarray], steps: int
 
 def picture(frame: np.ndarray, line: str) -> np.ndarray:
     """Blown up so that a 4x4 board can be seen, with a line above.  [H, W, 3]"""
-    return annotate(upscale(frame, SIDE), line, size=16)
+    return annotate(enlarge(frame[None], SIDE)[0], line, size=16)
+
+
+def enlarge(frames: np.ndarray, side: int) -> np.ndarray:
+    """Nearest neighbours, `side` pixels squared; boards get lines between their cells.  [T, h, w, 3]"""
+    cells = frames.shape[1]
+    nearest = np.arange(side) * cells // side
+    frames = frames[:, nearest][:, :, nearest]
+    if cells <= 8:
+        edges = np.flatnonzero(np.diff(nearest)) + 1
+        frames[:, edges], frames[:, :, edges] = LINE, LINE
+    return np.pad(frames[:, 1:-1, 1:-1], ((0, 0), (1, 1), (1, 1), (0, 0)), constant_values=LINE)
 
 
 def window(

@@ -20,7 +20,7 @@ from foundations.tssm.autoencoder import Autoencoder
 from foundations.tssm.data import Replay, load_replay
 from foundations.tssm.dynamics import Dynamics
 from foundations.tssm.evaluate import policy_of
-from foundations.tssm.play import FPS, RealWorld, has_display, rollout, window
+from foundations.tssm.play import FPS, RealWorld, enlarge, has_display, rollout, window
 from foundations.tssm.stages import held_out_game, load_agent, load_dynamics, load_observation, load_part
 from foundations.tssm.train import exact_frames, frames_to_tensor
 
@@ -89,7 +89,7 @@ def play_model(args: Any, device: torch.device) -> None:
         print(f"{played} steps dreamed")
         return
     panels = dream_panels(code, model, game, context, args.steps)
-    clip = side_by_side(panels)
+    clip = side_by_side({label: enlarge(frames, 192) for label, frames in panels.items()})
     clip = annotate(clip, [f"step {t}, random actions of a held-out game" for t in range(len(clip))], size=14)
     path = write_gif(args.out / "plots" / "play-model.gif", clip, FPS)
     same = (np.abs(panels["truth"].astype(int) - panels["dream"]) < 128).all((1, 2, 3))  # [T]
@@ -138,8 +138,8 @@ def test_obs(args: Any, device: torch.device) -> None:
 
 def strip(label: str, frames: np.ndarray, side: int = 128) -> np.ndarray:
     """Frames of any size in a row under a label, `side` pixels each.  [T, h, w, 3] -> [H, W, 3]"""
-    nearest = np.arange(side) * frames.shape[1] // side
-    return annotate(grid(frames[:, nearest][:, :, nearest], columns=len(frames), gap=6), label, size=14)
+    row = np.concatenate(list(np.pad(enlarge(frames, side), ((0, 0), (0, 0), (0, 6), (0, 0)))), 1)
+    return annotate(row, label, size=14)
 
 
 def code_pictures(codes: np.ndarray, classes: int) -> np.ndarray:
@@ -201,6 +201,7 @@ def _plot_losses(results: dict[str, dict], out: Path) -> Path:
 def _plot_scores(results: dict[str, dict], out: Path) -> list[Path]:
     """Return against updates and against CPU seconds of training, with what needs no learning as levels."""
     agents = {_objective(name, r): r for name, r in results.items() if "score" in r}
+    title = "mean action in the real world"
     if not agents:
         return []
     levels = {name: row["return"] for name, row in next(iter(agents.values()))["baselines"].items()}
@@ -212,7 +213,7 @@ def _plot_scores(results: dict[str, dict], out: Path) -> list[Path]:
             rows = result.get("agent", result)["evaluations"]
             curves[name] = ([row[x] for row in rows], [row["return"] for row in rows])
         path = out / "plots" / f"scores-by-{'updates' if x == 'update' else 'cpu'}.png"
-        plot_comparison(curves, levels=levels, x_label=label, y_label="real return", path=path)
+        plot_comparison(curves, levels=levels, x_label=label, y_label="return", title=title, path=path)
         written.append(path)
     return written
 
