@@ -127,10 +127,9 @@ def fit_dynamics(
 @torch.no_grad()
 def dynamics_quality(model: Dynamics, windows: Windows, count: int = 4096) -> dict[str, float]:
     """One step ahead from single held-out rows: frames and classes right, mean |reward error|."""
-    rng = torch.get_rng_state()
-    torch.manual_seed(0)  # the same rows whenever it is called, and training goes on as if it had not been
-    codes, act, rew, _ = windows.sample(count, 2)
-    torch.set_rng_state(rng)
+    with torch.random.fork_rng():  # the same rows at every call, and training draws as if there were none
+        torch.manual_seed(0)
+        codes, act, rew, _ = windows.sample(count, 2)
     right, error = [], []
     for part in range(0, count, 512):
         rows = slice(part, part + 512)

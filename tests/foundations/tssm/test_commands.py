@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +13,7 @@ import pytest
 from PIL import Image
 
 from common.errors import UserError
+from common.flags import parse
 from foundations.commands import run_command
 from foundations.tssm.commands import COMMANDS
 from foundations.tssm.config import PRESETS, Config, EnvConfig
@@ -20,6 +22,7 @@ from foundations.tssm.games import PixelGames
 from foundations.tssm.play import action_of
 
 ROOT = Path(__file__).resolve().parents[3]
+RESULTS = sorted((ROOT / "benchmarks" / "foundations").glob("tssm-*.json"))
 BUDGET = ["--episodes", "60", "--obs-steps", "3", "--wm-steps", "3", "--steps", "4", "--eval-every", "2"]
 
 
@@ -323,6 +326,37 @@ def test_pendulum_preset_runs_end_to_end(tmp_path, monkeypatch):
     run("test-obs", "--out", tmp_path)
     run("plot", "--out", tmp_path)
     assert (tmp_path / "plots" / "play-model.gif").is_file()
+
+
+# --- what the README says ---
+
+
+def test_commands_of_the_readme_parse():
+    readme = (ROOT / "foundations" / "tssm" / "README.md").read_text()
+    lines = re.findall(r"^python -m foundations\.tssm (.*?)(?:  +#.*)?$", readme, re.M)
+    assert len(lines) >= 4
+    for line in lines:
+        name, *flags = line.split()
+        parse(COMMANDS[name].args, flags, "")
+
+
+def test_files_of_the_readme_are_all_there_are():
+    readme = (ROOT / "foundations" / "tssm" / "README.md").read_text()
+    named = set(re.findall(r"`(\w+\.py)`", readme))
+    there = {path.name for path in (ROOT / "foundations" / "tssm").glob("*.py")}
+    assert named == there - {"__init__.py", "__main__.py"}
+
+
+@pytest.mark.parametrize("path", RESULTS, ids=lambda path: path.stem)
+def test_results_of_the_readme_are_those_of_the_files(path):
+    """Every file has its row: name, score as it is in the file."""
+    readme = (ROOT / "foundations" / "tssm" / "README.md").read_text()
+    told = json.loads(path.read_text())
+    row = next(line for line in readme.splitlines() if f"`{path.stem}`" in line)
+    for name in ("return", "goal_steps", "threat_steps"):
+        assert f"{told['score'][name]:.2f}" in row, name
+    agent = told.get("agent", told)
+    assert f"{agent['evaluations'][-1]['train_cpu_s']:.0f}" in row
 
 
 # --- the config has no dead fields ---
