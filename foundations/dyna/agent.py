@@ -1,11 +1,11 @@
 """DQN and Dyna-DQN (Sutton 1990): the same learner, fed by the real game alone or by a learned model as well.
 
-    python -m foundations.dyna.agent --env CartPole-v1 --k 5 --horizon 5 --seeds 5     one agent beside DQN
-    python -m foundations.dyna.agent --compare --seeds 20                              the whole table (compare_agents.py)
+    python -m foundations.dyna.agent --env CartPole-v1 --k 5 --horizon 5     one agent beside DQN
+    python -m foundations.dyna.agent --compare --seeds 20                    the table of compare_agents.py
 
 Every real step makes `updates` steps on real transitions and `k` on imagined ones.  Imagined ones begin at
-visited states and follow the present policy in an ensemble, one member a step (Chua et al. 2018), for `horizon`
-steps, or until the members disagree beyond a threshold (`cut`, as in MBPO, Janner et al. 2019).
+visited states and follow the present policy in an ensemble, one member a step (Chua et al. 2018), for
+`horizon` steps, or until the members disagree beyond a threshold (`cut`, as in MBPO, Janner et al. 2019).
 Letters: S seeds, B rows, D entries of an observation.
 """
 
@@ -19,7 +19,6 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-from torch import Tensor
 from torch.nn import functional as F
 
 from common.cli import run_main
@@ -47,7 +46,7 @@ class AgentConfig:
     horizon: int = 1
     """Imagined steps from each visited state."""
     cut: float = 0.0
-    """0: never. Else a rollout ends where the disagreement is above this quantile of it on real transitions."""
+    """0: never. Else a rollout ends where disagreement passes this quantile of it on real transitions."""
     true_model: bool = False
     """Imagine with the game's own dynamics (CartPole-v1)."""
     updates: int = 1
@@ -80,18 +79,22 @@ class AgentConfig:
     eval_episodes: int = 10
 
 
+def check_game(cfg: AgentConfig) -> None:
+    """UserError for a game that this learner, or this model, cannot play."""
+    if data.num_actions(cfg.env) is None:
+        known = "CartPole-v1, MountainCar-v0 or Acrobot-v1"
+        raise UserError(f"--env {cfg.env}: DQN takes discrete actions; try {known}")
+    if cfg.true_model and cfg.env != "CartPole-v1":
+        raise UserError(f"--model true: only CartPole-v1 has its dynamics here, not {cfg.env}")
+
+
 class Learner:
     """S seeds of one AgentConfig in step."""
 
     def __init__(self, cfg: AgentConfig, seeds: int, seed: int):
         self.cfg, self.seeds = cfg, seeds
+        check_game(cfg)
         self.games = make_games(cfg.env, seeds, seed)
-        if self.games.num_actions is None:
-            raise UserError(
-                f"--env {cfg.env}: DQN takes discrete actions; try CartPole-v1, MountainCar-v0, Acrobot-v1"
-            )
-        if cfg.true_model and cfg.env != "CartPole-v1":
-            raise UserError(f"--true-model: only CartPole-v1 has its dynamics here, not {cfg.env}")
         seed_everything(seed)
         self.rng, self.torch_rng = np.random.default_rng(seed), torch.Generator().manual_seed(seed)
         size = self.games.obs.shape[1]
@@ -118,7 +121,7 @@ class Learner:
         self.games.reset(terminated | truncated)
 
     def train_model(self) -> None:
-        """Train the ensemble of each seed on its real transitions so far; the threshold of `cut` from the same."""
+        """Train the ensemble of each seed on its real transitions so far, and set the threshold of `cut`."""
         cfg, count = self.cfg, int(self.real.size.min())
         real = {name: column[:, :count].numpy() for name, column in self.real.columns.items()}
         act = data.as_features(real["act"], self.games.num_actions)
@@ -181,7 +184,8 @@ class Learner:
             train_on_batch(self.q, self.slow, self.optim, batch, cfg.disc, cfg.polyak)
         if not cfg.k or step < cfg.model_from:
             return
-        if not cfg.true_model and (step - cfg.model_from) % cfg.model_every == 0:
+        is_due = self.model is None or (step - cfg.model_from) % cfg.model_every == 0
+        if is_due and not cfg.true_model:
             self.train_model()
         if step % cfg.imagine_every == 0:
             self.imagine(step)
@@ -207,7 +211,7 @@ def greedy_returns(games: Any, policy: Any, seeds: int) -> np.ndarray:
 
 
 def train_dyna_agent(cfg: AgentConfig, seeds: int = 1, seed: int = 0, progress: Any = None) -> dict[str, Any]:
-    """Train S seeds.  {"steps" [E], "returns" [S, E] greedy, "kept" share of imagined steps, "cpu_s", "agent"}"""
+    """Train S seeds.  {"steps" [E], "returns" [S, E] greedy, "kept" share, "cpu_s", "agent"}"""
     start = time.process_time()
     agent, returns, steps = Learner(cfg, seeds, seed), [], []
     for step in range(1, cfg.steps + 1):

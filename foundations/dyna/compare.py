@@ -1,8 +1,8 @@
 """The table of models and data: error of one step in and out of distribution, and by horizon.
 
-`python -m foundations.dyna.train_model --compare`.  Each seed has its own 400 random episodes (or, as `mix`, 200
-random and 20 of the controller), its own networks, and its own test: 200 random episodes and 30 of the controller,
-which the first kind of data has never shown.  The seeds of a variant train side by side.
+`python -m foundations.dyna.train_model --compare`.  Each seed has its own 400 random episodes (or, as
+`mix`, 200 random and 20 of the controller), its own networks, and its own test: 200 random episodes and 30
+of the controller, which the first kind of data has never shown.  The seeds of a variant train side by side.
 """
 
 import time
@@ -66,7 +66,7 @@ def _collect(name: str, episodes: int, seed: int, rows: bool = False) -> Any:
 
 
 def _row(name: str, kind: str, sets: list, tests: dict[str, list], args: TrainArgs) -> dict[str, Any]:
-    """Errors of one variant: {model, data, random [S], controller [S], h5 [S], ..., members_*, cpu_s (a seed)}"""
+    """Errors of a variant: {model, data, random [S], controller [S], h5 [S], ..., cpu_s (a seed)}"""
     start = time.process_time()
     model, _ = fit_named(name, sets, epochs=args.epochs, seed=args.seed)
     cpu = (time.process_time() - start) / len(sets)

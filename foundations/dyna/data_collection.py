@@ -1,14 +1,16 @@
 """Real experience for the world model: play, keep the rows, split by episode, standardise.
 
-    python -m foundations.dyna.data_collection --env CartPole-v1 --policy random --episodes 400 --out runs/dyna
+    python -m foundations.dyna.data_collection --env CartPole-v1 --policy random --episodes 400
 
-writes data/transitions.npz, in the stored-row convention of common/replay_buffer.py: row t holds obs[t],
-the rew[t] received on arriving there, is_first, is_last, is_terminal[t], and the act[t] chosen there.
+writes data/transitions.npz under --out, in the stored-row convention of common/replay_buffer.py: row t
+holds obs[t], the rew[t] received on arriving there, is_first, is_last, is_terminal[t], and the act[t]
+chosen there.
 Letters: N rows, M transitions, D entries of an observation, A of an action (one-hot where it is discrete).
 """
 
 import io
 import sys
+import zipfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -49,7 +51,7 @@ def random_policy(action_space: spaces.Space) -> Policy:
 
 
 def controller(noise: float = CONTROLLER_NOISE) -> Policy:
-    """CartPole by hand: push to where the pole falls, looking half a second ahead; `noise` is left to chance."""
+    """CartPole by hand: push to where the pole will be in half a second; `noise` is left to chance."""
 
     def act(obs: np.ndarray, rng: np.random.Generator) -> int:
         return int(rng.integers(2)) if rng.random() < noise else int(obs[2] + 0.5 * obs[3] > 0)
@@ -58,7 +60,7 @@ def controller(noise: float = CONTROLLER_NOISE) -> Policy:
 
 
 def collect(env: str, policy: Policy, episodes: int, seed: int) -> dict[str, np.ndarray]:
-    """Play `episodes`, episode e with `reset(seed=seed * 100_000 + e)`.  Rows: {obs [N, D], act, rew, is_*}."""
+    """Play; episode e begins with `reset(seed=seed * 100_000 + e)`.  Rows: {obs [N, D], act, rew, is_*}."""
     game, rng, rows = make_env(env), np.random.default_rng(seed), []
     nothing = np.zeros_like(game.action_space.sample())
     for episode in range(episodes):
@@ -82,7 +84,7 @@ def join(*parts: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
 
 
 def collect_named(env: str, name: str, episodes: int, seed: int) -> dict[str, np.ndarray]:
-    """`random`, `controller` (CartPole only), or `mix`: half of the episodes random, and 20 of the controller."""
+    """`random`, `controller` (CartPole only), or `mix`: half of the episodes random, 20 of the controller."""
     if name != "random" and env != "CartPole-v1":
         raise UserError(f"--policy {name}: there is a controller for CartPole-v1 only; take --policy random")
     if name == "mix":
@@ -133,7 +135,7 @@ def as_transitions(rows: dict[str, np.ndarray], num_actions: int | None) -> Tran
 
 
 def pieces(rows: dict[str, np.ndarray], horizon: int, count: int, rng: np.random.Generator) -> np.ndarray:
-    """Row numbers [K, horizon + 1] of `count` pieces (fewer where there are fewer) that cross no episode end."""
+    """Row numbers [K, horizon + 1] of `count` pieces (or as many as there are) that cross no end."""
     last = np.repeat(
         episode_ends(rows), np.diff(np.append(np.flatnonzero(rows["is_first"]), len(rows["rew"])))
     )
@@ -160,7 +162,7 @@ def load(path: Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
         told = {name: str(tree.pop(name)) for name in ("env", "policy", "seed")}
     except FileNotFoundError:
         raise UserError(f"no {path}: first python -m foundations.dyna.data_collection --out DIR") from None
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
         raise UserError(f"{path} holds no transitions ({error}): collect them anew") from None
     return tree, told
 
@@ -174,7 +176,7 @@ class CollectArgs(Args):
     env: str = "CartPole-v1"
     """A Gymnasium id with vectors: CartPole-v1, MountainCar-v0, Acrobot-v1, Pendulum-v1, ..."""
     policy: Literal["random", "controller", "mix"] = "random"
-    """Who plays: chance, a controller by hand (CartPole, 30 % chance), or half of the episodes and 20 of it."""
+    """Who plays: chance, a controller by hand (CartPole, 30 % chance), or half chance and 20 of it."""
     episodes: int = 400
     """Episodes to play."""
 

@@ -35,7 +35,7 @@ def select_action(q: QNetwork, obs: Tensor, epsilon: float, rng: np.random.Gener
 def td_target(
     rew: Tensor, terminated: Tensor, slow_next: Tensor, next_q: Tensor | None = None, disc: float = 0.99
 ) -> Tensor:
-    """r + disc * Q_slow(s', a'), a' the best of `next_q` (double) or of the slow values; all [..., A] or [...].
+    """r + disc * Q_slow(s', a'), a' the best of `next_q` (double) or of the slow values.  [..., A] -> [...]
 
     `terminated` alone cuts the future off: at a time limit the episode would have gone on.
     """
@@ -51,7 +51,7 @@ def train_on_batch(
     disc: float,
     polyak: float,
 ) -> Tensor:
-    """One step of all S networks and of their slow copies.  batch: obs, act, rew, next_obs, done.  -> loss [S]
+    """One step of all S networks and their slow copies.  batch: obs, act, rew, next_obs, done.  -> loss [S]
 
     Any optimiser that works entry by entry keeps the seeds apart; a clip by the norm would not.
     """

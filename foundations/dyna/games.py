@@ -20,7 +20,7 @@ MAX_X, MAX_ANGLE = 2.4, 12 * 2 * np.pi / 360  # m, rad: beyond either the game i
 
 
 def cartpole_step(state: np.ndarray, act: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """state float64 [..., 4] (x, its speed, angle, its speed), act [...] (0 left, 1 right) -> next, is it lost."""
+    """float64 [..., 4] (x, its speed, angle, its speed), act [...] (0 left, 1 right) -> next, is it lost."""
     x, x_dot, angle, angle_dot = np.moveaxis(state, -1, 0)
     sin, cos, total = np.sin(angle), np.cos(angle), CART + POLE
     push = (np.where(act == 1, FORCE, -FORCE) + POLE * HALF_LENGTH * np.square(angle_dot) * sin) / total

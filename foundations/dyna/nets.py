@@ -1,7 +1,7 @@
 """Many small networks at once: the weights of N perceptrons stacked, so that one product serves all of them.
 
-The members of an ensemble and the seeds of an experiment are the same thing here: a leading axis.  Each network
-learns alone, since the sum of N losses gives every one its own gradient and Adam works entry by entry.
+The members of an ensemble and the seeds of an experiment are the same thing here: a leading axis.  Each
+network learns alone: the sum of N losses gives every one its own gradient, and Adam works entry by entry.
 Letters: N networks, B rows each, I inputs, O outputs.
 """
 

@@ -1,7 +1,7 @@
 """Roll the world model out, see how far it can be trusted, and plan with it.
 
-    python -m foundations.dyna.plan_with_model --out runs/dyna            rollouts of the trained model, its error
-    python -m foundations.dyna.plan_with_model --learn --seeds 10 ...     learn CartPole by planning (planner.py)
+    python -m foundations.dyna.plan_with_model --out runs/dyna     rollouts of the trained model, its error
+    python -m foundations.dyna.plan_with_model --learn --seeds 10   learn CartPole by planning (planner.py)
 
 Needs checkpoints/world_model.pt and data/transitions.npz; writes plots/trajectory_comparison.png,
 plots/compounding_error.png and plots/disagreement_vs_error.png.
@@ -51,7 +51,7 @@ class Rollout(NamedTuple):
 def predict(
     model: nn.Module, obs: Tensor, act: Tensor, rng: torch.Generator | None = None
 ) -> tuple[Prediction, Tensor]:
-    """One step of any model: an ensemble's mean or, with `rng`, one member drawn for each row; disagreement."""
+    """One step of any model: an ensemble's mean or, with `rng`, a member for each row; disagreement."""
     if not isinstance(model, Ensemble):
         return model.predict(obs, act), obs.new_zeros(obs.shape[:2])
     mean, disagreement = model.predict(obs, act)
@@ -152,7 +152,7 @@ class PlanArgs(Args):
     out: Path = Path("runs/dyna")
     """Folder with data/ and checkpoints/; plots/ is written there."""
     horizon: int = 0
-    """Steps to roll out, or to plan ahead; 0: 50, and 40 for planning."""
+    """Steps to roll out, or to plan ahead; 0: 50, and 20 for planning."""
     starts: int = 2000
     """Starting states of the error curves."""
     device: Device = "auto"
@@ -167,6 +167,8 @@ class PlanArgs(Args):
     """With --learn: one network, or five."""
     penalty: float = 0.0
     """With --learn: what a unit of the ensemble's disagreement costs, in reward."""
+    cost: float = 10.0
+    """With --learn: weight of CartPole's cost of a state, 0.05 |x| + 0.3 |angle|, beside the reward of 1."""
     candidates: int = 300
     """With --learn: action sequences for each decision."""
     steps: int = 1000
@@ -186,6 +188,7 @@ class PlanArgs(Args):
             "seeds": 1,
             "episodes": 1,
             "penalty": 0,
+            "cost": 0,
         }
         for name, bound in least.items():
             if not getattr(self, name) >= bound:

@@ -1,10 +1,10 @@
-"""Planning in the learned model, with no value function and no policy: try sequences in imagination, take the best.
+"""Planning in the learned model, with no value function and no policy: imagine sequences, take the best.
 
     python -m foundations.dyna.plan_with_model --learn --planner cem --variant ensemble --penalty 1 --seeds 10
 
-The first 250 real steps are random; then a model is trained on everything so far, tested by playing with it, and
-the planner plays the next 250 itself, with a tenth of random actions.  Replanned at every step (Nagabandi et al.
-2018; with an ensemble: PETS, Chua et al. 2018).
+The first 250 real steps are random; then a model is trained on everything so far, tested by playing with
+it, and the planner plays the next 250 itself, with a tenth of random actions.  Replanned at every step
+(Nagabandi et al. 2018; with an ensemble: PETS, Chua et al. 2018).
 Letters: S seeds, B games, C candidate sequences, H steps ahead, D entries of an observation, A of an action.
 """
 
@@ -38,7 +38,10 @@ Cost = Callable[[Tensor], Tensor]  # states [..., D] -> what standing there cost
 
 
 def cartpole_cost(obs: Tensor) -> Tensor:
-    """A small, disclosed preference for the middle and for an upright pole: sequences that survive tie otherwise."""
+    """How far from the middle and from upright: sequences that survive tie otherwise.  [..., 4] -> [...]
+
+    This is knowledge of the task, which DQN has not: so `--cost` sets its weight, and the table names it.
+    """
     return 0.05 * obs[..., 0].abs() + 0.3 * obs[..., 2].abs()
 
 
@@ -49,9 +52,11 @@ class PlanConfig:
     method: str = "shooting"
     """shooting, or cem: refit the distribution of the sequences to the best tenth, twice."""
     candidates: int = 300
-    horizon: int = 40
+    horizon: int = 20
     penalty: float = 0.0
     """Price of a unit of the ensemble's disagreement at each step."""
+    cost: float = 1.0
+    """Weight of the cost of a state, where the game has one."""
 
 
 class Planner:
@@ -96,7 +101,7 @@ class Planner:
         total, alive = torch.zeros(s, b * c), torch.ones(s, b * c)
         for t in range(horizon):
             step, disagreement = predict(self.model, state, act[:, :, t])
-            reward = step.rew - (self.cost(step.next_obs) if self.cost else 0.0)
+            reward = step.rew - (self.cfg.cost * self.cost(step.next_obs) if self.cost else 0.0)
             total += alive * (reward - self.cfg.penalty * disagreement)
             alive = alive * (1 - step.done)
             state = step.next_obs
@@ -183,7 +188,7 @@ class Experience:
 def learn(
     env: str, cfg: PlanConfig, args: PlanArgs, progress: Callable[[int, np.ndarray], None]
 ) -> dict[str, Any]:
-    """Alternate collecting and training.  {"steps" [E], "returns" [S, E], "cpu_s"}: evaluated at 250, 500, 1,000 ..."""
+    """Collect and train in turn; evaluated at 250, 500, 1,000 ... {"steps" [E], "returns" [S, E], "cpu_s"}"""
     start = time.process_time()
     seed_everything(args.seed)
     rng = torch.Generator().manual_seed(args.seed)
@@ -220,8 +225,12 @@ def learn_by_planning(args: PlanArgs) -> None:
     if args.candidates < 10 and args.planner == "cem":
         raise UserError(f"--candidates {args.candidates}: the cross-entropy method needs at least 10")
     pick_device("cpu", args.threads)
-    cfg = PlanConfig(args.planner, args.candidates, args.horizon or 40, args.penalty)
-    label = f"{args.planner}, {args.variant}" + f", penalty {args.penalty:g}" * bool(args.penalty)
+    cfg = PlanConfig(args.planner, args.candidates, args.horizon or 20, args.penalty, args.cost)
+    label = (
+        f"{args.planner}, {args.variant}"
+        + f", penalty {args.penalty:g}" * bool(args.penalty)
+        + f", cost x {args.cost:g}"
+    )
     print(f"{args.env}, {label}: {args.seeds} seeds, {cfg.candidates} sequences of {cfg.horizon} steps")
 
     def say(step: int, ret: np.ndarray) -> None:

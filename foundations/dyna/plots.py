@@ -37,7 +37,7 @@ def trajectory(truth: np.ndarray, dream: np.ndarray, env: str, path: Path) -> Pa
 
 
 def compounding_error(curves: Mapping[str, Mapping[str, Any]], policy: str, path: Path) -> Path:
-    """Error by horizon with the middle 80 % of the starts, beside copying; a panel for each kind of episodes."""
+    """Error by horizon with the middle 80 % of the starts, beside copying; a panel for each policy."""
     figure, axes = new_figure(1, len(curves), width=4.6 * len(curves))
     for ax, (name, curve) in zip(axes[0], curves.items(), strict=True):
         h = np.arange(1, curve["mse"].shape[1] + 1)
@@ -80,7 +80,7 @@ def disagreement(found: Mapping[str, Mapping[str, Any]], policy: str, path: Path
 
 
 def variants(rows: Sequence[Mapping[str, Any]], path: Path) -> Path:
-    """Held-out error of one step by model: bars from the lowest to the highest seed, a panel for each test."""
+    """Held-out error of one step by model, from the lowest to the highest seed; a panel for each test."""
     figure, axes = new_figure(1, 2, width=10.0, height=4.2)
     for ax, test in zip(axes[0], ("random", "controller"), strict=True):
         names = [f"{row['model']}, {row['data']}" if row["data"] else row["model"] for row in rows]
@@ -99,7 +99,7 @@ def variants(rows: Sequence[Mapping[str, Any]], path: Path) -> Path:
 
 
 def learning(curves: Mapping[str, tuple[np.ndarray, np.ndarray]], path: Path, title: str = "") -> Path:
-    """Greedy return by real steps: mean over the seeds, and the middle half of them.  {label: ([E], [S, E])}"""
+    """Greedy return by real steps: mean of the seeds, and their middle half.  {label: ([E], [S, E])}"""
     figure, axes = new_figure(width=7.2, height=4.2)
     ax = axes[0, 0]
     for i, (label, (steps, returns)) in enumerate(curves.items()):

@@ -1,7 +1,7 @@
 """Train the world model, and measure one step of it on episodes it has not seen.
 
-    python -m foundations.dyna.train_model --variant ensemble --out runs/dyna     data -> checkpoint and its curve
-    python -m foundations.dyna.train_model --compare --seeds 5 --out runs/dyna    the table of models and data
+    python -m foundations.dyna.train_model --variant ensemble    data -> checkpoint and its curve
+    python -m foundations.dyna.train_model --compare --seeds 5   the table of models and data
 
 Needs data/transitions.npz (--compare plays its own data); writes checkpoints/world_model.pt and
 plots/training_curve.png, or plots/variants_mse.png.
@@ -133,7 +133,7 @@ def held_out_loss(model: DynamicsModel, sets: DataSets, owner: Tensor) -> float:
 
 @torch.no_grad()
 def evaluate_one_step(model: nn.Module, sets: Sequence[data.Transitions]) -> np.ndarray:
-    """Squared error of the next state in raw units: [S, D] for model s on set s (an ensemble: of its mean)."""
+    """Squared error of the next state in raw units, model s on set s (an ensemble: of its mean).  [S, D]"""
     model.eval()
     errors = []
     stacked = DataSets(sets)
@@ -268,9 +268,7 @@ def train_one(args: TrainArgs) -> None:
         )
     parts = data.split_by_episode(rows, args.test_share, np.random.default_rng(args.seed))
     train, test = (data.as_transitions(part, num_actions) for part in parts)
-    print(
-        f"{told['env']}, {told['policy']}: {len(train.rew):,} transitions to learn from, {len(test.rew):,} held out"
-    )
+    print(f"{told['env']}, {told['policy']}: {len(train.rew):,} transitions, {len(test.rew):,} held out")
     with report(args, "train_model") as result:
         options = {
             "epochs": args.epochs,
@@ -296,7 +294,7 @@ def train_one(args: TrainArgs) -> None:
     count = f"{result['networks']} x " * (result["networks"] > 1) + f"{result['parameters']:,}"
     print(f"{args.variant}: {count} parameters, {args.epochs} epochs, {result.get('cpu_s', '')}")
     print(
-        f"held-out error of one step {result['mse']:.2e}; copying the last state {result['mse_copy_last']:.2e}"
+        f"held-out error of one step {result['mse']:.2e}; of copying the state {result['mse_copy_last']:.2e}"
     )
     print("by entry of the state: " + " ".join(f"{x:.2e}" for x in ours))
     print(f"wrote {args.out / CHECKPOINT}")

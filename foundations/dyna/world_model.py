@@ -1,10 +1,10 @@
 """The world model: (s, a) -> change of the state, reward, end of the episode.
 
-    python -m foundations.dyna.world_model --env CartPole-v1        shapes and parameter counts, nothing trained
+    python -m foundations.dyna.world_model --env CartPole-v1      shapes and parameter counts
 
-`DynamicsModel` is a stack of N networks that learn side by side; `Ensemble` reads the members of a stack as one
-model, whose disagreement tells where it guesses.  `CopyLast` and `LeastSquares` are the rivals that need no
-network.  All of them have `predict`.
+`DynamicsModel` is a stack of N networks that learn side by side; `Ensemble` reads the members of a stack as
+one model, whose disagreement tells where it guesses.  `CopyLast` and `LeastSquares` are the rivals that
+need no network.  All of them have `predict`.
 Letters: N networks, S seeds, E members, B rows, D entries of an observation, A of an action.
 """
 
@@ -27,7 +27,7 @@ from foundations.dyna.nets import StackedMLP
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """Sizes and targets of one network; the defaults are what works, `PLAIN` is what is often written first."""
+    """Sizes and targets of one network; the defaults work, `PLAIN` is what is often written first."""
 
     hidden: tuple[int, ...] = (64, 64)
     """Sizes of the hidden layers."""
@@ -216,10 +216,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     kind = f"{actions} actions as one-hot" if actions else f"{act_size} numbers as action"
     print(f"{args.env}: states of {size} numbers, {kind}")
     print(
-        f"in {[*obs.shape]} + {[*act.shape]} -> next_obs {[*found.next_obs.shape]}, rew {[*found.rew.shape]}, ",
+        f"in {[*obs.shape]}, {[*act.shape]} -> next_obs {[*found.next_obs.shape]}, rew {[*found.rew.shape]},",
         end="",
     )
-    print(f"done {[*found.done.shape]}   (networks, rows, entries)")
+    print(f" done {[*found.done.shape]}   (networks, rows, entries)")
     print(f"network {size + act_size} -> {args.hidden} -> {args.hidden} -> {size + 2}: ", end="")
     print(f"{count_parameters(model):,} parameters, an ensemble of 5: {5 * count_parameters(model):,}")
     if actions:
