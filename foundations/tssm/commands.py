@@ -105,15 +105,15 @@ def train_td3(args: DroppedArgs) -> None:
 
 
 def _show(name: str, args: RunArgs) -> None:
-    """Run a function of visualize.py, if the flags fit the run in --out."""
+    """Run a function of visualize.py or figures.py, if the flags fit the run in --out."""
     device = _device(args)
-    from foundations.tssm import visualize
+    from foundations.tssm import figures, visualize
     from foundations.tssm.stages import checkpoint, load_part
 
     if name != "plot" or checkpoint(args.out, "observation").is_file():  # plot draws whatever is there
         stored = load_part(args.out, "observation")
         check_run(args, stored.config, stored.preset)
-    getattr(visualize, name)(args, device)
+    getattr(figures if name == "plot" else visualize, name)(args, device)
 
 
 def play_real(args: PlayRealArgs) -> None:

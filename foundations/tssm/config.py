@@ -133,7 +133,7 @@ class AgentConfig:
     entropy: float = 0.1
     """Weight of the policy's entropy (.001: 3.7) ..."""
     entropy_end: float = 0.1
-    """... and where it ends, geometrically ..."""
+    """... and where it ends, in a line ..."""
     entropy_share: float = 0.7
     """... after this share of the updates."""
     reinforce_entropy: float = 0.01

@@ -177,11 +177,11 @@ def fit_agent(
 
 
 def entropy_weight(cfg: AgentConfig, objective: Objective, step: int) -> float:
-    """REINFORCE has its own; else geometric from `entropy` to `entropy_end` over `entropy_share`."""
+    """REINFORCE has its own; else in a line from `entropy` to `entropy_end` over `entropy_share`."""
     if objective == "reinforce":
         return cfg.reinforce_entropy
     done = min(1.0, step / max(1.0, cfg.entropy_share * cfg.updates))
-    return cfg.entropy * (cfg.entropy_end / cfg.entropy) ** done
+    return cfg.entropy + (cfg.entropy_end - cfg.entropy) * done
 
 
 def _descend(optim: torch.optim.Optimizer, net: nn.Module, losses: dict[str, Tensor], clip: float) -> Tensor:

@@ -1,9 +1,8 @@
-"""Figures and GIFs of a run: dreams beside the truth, the agent playing, codes, losses and scores.
+"""Pictures and GIFs of a run: dreams beside the truth, the agent playing, frames and their codes.
 
 Shapes: T frames, K latents, C classes.
 """
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from common.errors import UserError
 from common.frames import annotate, grid, side_by_side
-from common.plots import COLORS, GRAY, new_figure, plot_comparison, save_figure
+from common.plots import COLORS, GRAY
 from common.video import write_gif
 from foundations.commands import report
 from foundations.tssm.autoencoder import Autoencoder
@@ -21,7 +19,7 @@ from foundations.tssm.data import Replay, load_replay
 from foundations.tssm.dynamics import Dynamics
 from foundations.tssm.evaluate import policy_of
 from foundations.tssm.play import FPS, RealWorld, enlarge, has_display, rollout, window
-from foundations.tssm.stages import held_out_game, load_agent, load_dynamics, load_observation, load_part
+from foundations.tssm.stages import held_out_game, load_agent, load_dynamics, load_observation
 from foundations.tssm.train import exact_frames, frames_to_tensor
 
 CODE_COLORS = np.array(
@@ -132,7 +130,7 @@ def test_obs(args: Any, device: torch.device) -> None:
         result["classes_used"] = int(len(np.unique(codes)))
     rows = {"frame": frames, "code (a colour per class)": code_pictures(codes, stored.config.code.classes)}
     strips = [strip(label, clip) for label, clip in {**rows, "reconstruction": recon}.items()]
-    path = _write_picture(args.out / "plots" / "reconstructions.png", np.concatenate(strips))
+    path = write_picture(args.out / "plots" / "reconstructions.png", np.concatenate(strips))
     print(f"exact held-out frames {result['exact_frames']:.4f}; {path}")
 
 
@@ -151,78 +149,7 @@ def code_pictures(codes: np.ndarray, classes: int) -> np.ndarray:
     return (CODE_COLORS if classes <= len(CODE_COLORS) else gray)[cells].reshape(len(codes), side, side, 3)
 
 
-def plot(args: Any, device: torch.device) -> None:
-    """Whatever the run has: losses.png, scores.png, dream.png."""
-    results = {path.stem: json.loads(path.read_text()) for path in sorted(args.out.glob("train*.json"))}
-    if not results:
-        raise UserError(
-            f"no train*.json in {args.out}: first python -m foundations.tssm train --out {args.out}"
-        )
-    written = [_plot_losses(results, args.out), *_plot_scores(results, args.out)]
-    if (args.out / "checkpoints" / "dynamics.pt").is_file():
-        (_, code), (_, model) = load_observation(args.out, device), load_dynamics(args.out, device)
-        context = load_part(args.out, "dynamics").config.agent.context
-        panels = dream_panels(code, model, held_out_game(args.out, args.seed), context, 11)
-        picture = np.concatenate([strip(label, clip) for label, clip in panels.items()])
-        written.append(_write_picture(args.out / "plots" / "dream.png", picture))
-    print("written: " + ", ".join(str(path) for path in written))
-
-
-def _plot_losses(results: dict[str, dict], out: Path) -> Path:
-    """One panel per stage; of the agents the actor's gradient norm, which shows how the signal arrives."""
-    parts = {"autoencoder": [], "dynamics": [], "actor": []}
-    for name, result in results.items():
-        parts["autoencoder"] += [(name, result.get("observation", result if name == "train-obs" else None))]
-        parts["dynamics"] += [(name, result.get("dynamics", result if name == "train-wm" else None))]
-        is_agent = name.startswith("train-agent")
-        parts["actor"] += [(_objective(name, result), result.get("agent", result if is_agent else None))]
-    shown = {
-        "autoencoder": ("image",),
-        "dynamics": ("stoch", "rew", "done"),
-        "actor": ("grad_norm",),
-    }
-    figure, axes = new_figure(1, 3, width=11.0, height=3.2)
-    for ax, (title, runs) in zip(axes[0], parts.items(), strict=True):
-        color = 0
-        for name, result in runs:
-            for key in (key for key in shown[title] if result and key in result["curve"][0]):
-                points = [(row["step"], row[key]) for row in result["curve"]]
-                label = name if title == "actor" else key
-                ax.plot(*zip(*points, strict=True), color=COLORS[color % len(COLORS)], label=label)
-                color += 1
-        ax.set(title=title, xlabel="step", yscale="log")
-        if color:
-            ax.legend(frameon=False, fontsize=8)
-    axes[0, 0].set_ylabel("loss")
-    axes[0, 2].set_ylabel("gradient norm before clipping")
-    return save_figure(figure, out / "plots" / "losses.png")
-
-
-def _plot_scores(results: dict[str, dict], out: Path) -> list[Path]:
-    """Return against updates and against CPU seconds of training, with what needs no learning as levels."""
-    agents = {_objective(name, r): r for name, r in results.items() if "score" in r}
-    title = "mean action in the real world"
-    if not agents:
-        return []
-    levels = {name: row["return"] for name, row in next(iter(agents.values()))["baselines"].items()}
-    levels = {name: value for name, value in levels.items() if value > -100}  # else it would press all flat
-    written = []
-    for x, label in (("update", "updates"), ("train_cpu_s", "CPU seconds of agent training")):
-        curves = {}
-        for name, result in agents.items():
-            rows = result.get("agent", result)["evaluations"]
-            curves[name] = ([row[x] for row in rows], [row["return"] for row in rows])
-        path = out / "plots" / f"scores-by-{'updates' if x == 'update' else 'cpu'}.png"
-        plot_comparison(curves, levels=levels, x_label=label, y_label="return", title=title, path=path)
-        written.append(path)
-    return written
-
-
-def _objective(name: str, result: dict) -> str:
-    return result["args"].get("objective", name)
-
-
-def _write_picture(path: Path, picture: np.ndarray) -> Path:
+def write_picture(path: Path, picture: np.ndarray) -> Path:
     from PIL import Image
 
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -182,6 +182,7 @@ def test_figures_and_gifs(finished, capsys):
     plots = {path.name for path in (finished / "plots").iterdir()}
     assert plots == {
         *("reconstructions.png", "losses.png", "scores-by-updates.png", "scores-by-cpu.png", "dream.png"),
+        "rewards.png",
         *("play-model.gif", "play-agent-value.gif", "play-real.gif"),
     }
     assert 0 <= result(finished, "test-obs")["exact_frames"] <= 1
