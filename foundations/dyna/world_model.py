@@ -65,8 +65,11 @@ class DynamicsModel(nn.Module):
         super().__init__()
         self.cfg, self.stack, self.obs_size = cfg or ModelConfig(), stack, obs_size
         self.act_size = act_size if self.cfg.one_hot else 1
-        sizes = [obs_size + self.act_size, *self.cfg.hidden, obs_size + 2 * self.cfg.heads]
+        inputs, last = obs_size + self.act_size, self.cfg.hidden[-1]
+        sizes = [inputs, *self.cfg.hidden, obs_size]
         self.net = StackedMLP(stack, sizes, self.cfg.activation, self.cfg.dropout)
+        if self.cfg.heads:  # reward and end, out of (s, a) and the predicted s'
+            self.heads = StackedMLP(stack, [inputs + obs_size, last, 2], self.cfg.activation)
         for name, size in {"in": obs_size + self.act_size, "out": obs_size}.items():
             self.register_buffer(f"{name}_mean", torch.zeros(stack, 1, size))
             self.register_buffer(f"{name}_std", torch.ones(stack, 1, size))
@@ -91,10 +94,14 @@ class DynamicsModel(nn.Module):
 
     def forward(self, obs: Tensor, act: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """[N, B, D], [N, B, A] -> standardised target [N, B, D], reward [N, B], logit of the end [N, B]"""
-        out = self.net((self.inputs(obs, act) - self.in_mean) / self.in_std)  # [N, B, D + 2]
-        none = out.new_zeros(out.shape[:2])
-        rew, done = out[..., -2:].unbind(-1) if self.cfg.heads else (none, none - 20)
-        return out[..., : self.obs_size], rew, done
+        seen = (self.inputs(obs, act) - self.in_mean) / self.in_std  # [N, B, D + A]
+        out = self.net(seen)  # [N, B, D]
+        if not self.cfg.heads:
+            none = out.new_zeros(out.shape[:2])
+            return out, none, none - 20
+        # Detached: the cross entropy of a rare end is noise to a state that is known to five digits.
+        rew, done = self.heads(torch.cat([seen, out.detach()], -1)).unbind(-1)
+        return out, rew, done
 
     def loss(
         self, obs: Tensor, act: Tensor, rew: Tensor, next_obs: Tensor, done: Tensor
@@ -220,7 +227,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         end="",
     )
     print(f" done {[*found.done.shape]}   (networks, rows, entries)")
-    print(f"network {size + act_size} -> {args.hidden} -> {args.hidden} -> {size + 2}: ", end="")
+    print(f"network {size + act_size} -> {args.hidden} -> {args.hidden} -> {size}, with two heads: ", end="")
     print(f"{count_parameters(model):,} parameters, an ensemble of 5: {5 * count_parameters(model):,}")
     if actions:
         for hidden in ((64, 32), (128, 32)):

@@ -35,7 +35,7 @@ def test_data_then_model_then_plots(folder, capsys):
 def test_shapes_and_counts_are_printed(capsys):
     world_model.main([])
     said = capsys.readouterr().out
-    assert "4,998 parameters" in said and "2,596 parameters" in said and "5,028 parameters" in said
+    assert "5,702 parameters" in said and "2,596 parameters" in said and "5,028 parameters" in said
 
 
 @pytest.mark.parametrize("env", ["MountainCar-v0", "Pendulum-v1"])

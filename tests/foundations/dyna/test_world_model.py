@@ -37,7 +37,7 @@ from foundations.dyna.world_model import (
         (PLAIN, 2_596),
         (ModelConfig((64, 32), "relu", delta=False, standardise=False, heads=False), 2_660),  # one-hot
         (ModelConfig((128, 32), "relu", delta=False, standardise=False, one_hot=False, heads=False), 5_028),
-        (ModelConfig(), 4_998),
+        (ModelConfig(), 4_868 + 834),
     ],
 )
 def test_parameter_counts(cfg, count):
@@ -61,7 +61,10 @@ def test_losses_by_hand():
     with torch.no_grad():
         for parameter in model.net.parameters():
             parameter.zero_()
-        model.net.layers[-1].bias[0, 0] = torch.tensor([0.5, 2.0, 0.0])  # standardised change, reward, logit
+        for parameter in model.heads.parameters():
+            parameter.zero_()
+        model.net.layers[-1].bias[0, 0] = 0.5  # of the standardised change
+        model.heads.layers[-1].bias[0, 0] = torch.tensor([2.0, 0.0])  # reward, logit of the end
     column = torch.tensor([[2.0, 2.0]])
     batch = {
         "obs": column[..., None],
@@ -79,6 +82,16 @@ def test_losses_by_hand():
         0.5,
         0.5,
     ]  # 2 + .5*2 + 1
+
+
+def test_the_heads_do_not_disturb_the_state():
+    torch.manual_seed(0)
+    model = DynamicsModel(3, 2)
+    part = [torch.from_numpy(x)[None] for x in random_set(16)]
+    losses = model.loss(*part)
+    (losses["rew"].sum() + losses["done"].sum()).backward()
+    assert all(p.grad is None for p in model.net.parameters())
+    assert all(p.grad.abs().sum() > 0 for p in model.heads.parameters())
 
 
 def test_the_plain_one_predicts_the_state_from_the_number_of_the_action():
