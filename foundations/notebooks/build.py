@@ -33,16 +33,16 @@ def names() -> list[str]:
 def execute(name: str, quick: bool):
     """The notebook, run in the repository's root.  RuntimeError, with the cell's words, where one fails."""
     import jupytext
-    from jupyter_client import AsyncKernelManager
     from nbclient import NotebookClient
     from nbclient.exceptions import CellExecutionError
+    from traitlets.config import Config
 
     notebook = jupytext.read(FOLDER / f"{name}.py")
     notebook.metadata["kernelspec"] = {"name": "python3", "display_name": "Python 3", "language": "python"}
     transport = "ipc" if os.name == "posix" else "tcp"  # files rather than ports, where there are such
-    kernel = AsyncKernelManager(kernel_name="python3", transport=transport)
+    config = Config(ConnectionFileMixin={"transport": transport})
     where = {"metadata": {"path": str(ROOT)}}
-    client = NotebookClient(notebook, km=kernel, timeout=900, resources=where)
+    client = NotebookClient(notebook, config=config, timeout=900, kernel_name="python3", resources=where)
     before = os.environ.get("QUICK")
     os.environ["QUICK"] = "1" if quick else ""
     try:

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import torch
 
+from foundations.commands import run_command
+
 QUICK = bool(os.environ.get("QUICK"))  # set by the tests: the same cells, with less of everything
 OUT = Path(tempfile.mkdtemp(prefix="foundations-"))  # pictures go on living in the notebook itself
 torch.set_num_threads(1)
@@ -15,6 +17,20 @@ torch.set_num_threads(1)
 def budget(full: int, quick: int) -> int:
     """How much of something: the first, or the second under QUICK=1."""
     return quick if QUICK else full
+
+
+def minigrid(command: str, *flags: object, out: Path = OUT) -> None:
+    """`python -m foundations.minigrid COMMAND --flags`"""
+    from foundations.minigrid.__main__ import COMMANDS
+
+    run_command("foundations.minigrid", COMMANDS, [command, *map(str, flags), "--out", str(out)])
+
+
+def tssm(command: str, *flags: object, out: Path = OUT) -> None:
+    """`python -m foundations.tssm COMMAND --flags`"""
+    from foundations.tssm.commands import COMMANDS
+
+    run_command("foundations.tssm", COMMANDS, [command, *map(str, flags), "--out", str(out)])
 
 
 def show(path: str | Path):
