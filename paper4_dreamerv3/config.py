@@ -59,6 +59,8 @@ class ModelConfig:
     """Hidden layers of the reward head."""
     cont_layers: int = 1
     """Hidden layers of the continue head."""
+    rec_scale: float = 1.0
+    """Weight of the observations' reconstruction; more where what matters is small in its own units."""
     dyn_scale: float = 1.0
     """Weight of KL(sg q || p) (P1: 0.5)."""
     rep_scale: float = 0.1
@@ -187,8 +189,8 @@ class Config(RunConfig):
             {
                 0: (
                     "model.rew_layers model.cont_layers actor.layers behaviour.critic_layers rssm.free_nats "
-                    "model.dyn_scale model.rep_scale actor.entropy behaviour.imag_last behaviour.slow_scale "
-                    "behaviour.replay_scale lr lr_warmup prefill"
+                    "model.rec_scale model.dyn_scale model.rep_scale actor.entropy behaviour.imag_last "
+                    "behaviour.slow_scale behaviour.replay_scale lr lr_warmup prefill"
                 ),
                 1: (
                     "image_size units conv.depth conv.mults conv.layers rssm.deter rssm.hidden rssm.stoch "

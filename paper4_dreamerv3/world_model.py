@@ -23,7 +23,7 @@ class WorldModel(nn.Module):
 
     def __init__(self, cfg: Config, spaces: Spaces):
         super().__init__()
-        self.cfg = cfg
+        self.cfg, self.keys = cfg, tuple(spaces.obs)
         self.encoder = Encoder(cfg, spaces)
         self.rssm = RSSM(cfg.rssm, self.encoder.size, spaces.act)
         self.decoder = Decoder(cfg, spaces)
@@ -61,8 +61,9 @@ class WorldModel(nn.Module):
         return losses, post, metrics
 
     def scales(self) -> dict[str, float]:
-        """Weights of the losses that are not 1."""
-        return {"dyn": self.cfg.model.dyn_scale, "rep": self.cfg.model.rep_scale}
+        """Weights of its losses that have a dial."""
+        cfg = self.cfg.model
+        return dict.fromkeys(self.keys, cfg.rec_scale) | {"dyn": cfg.dyn_scale, "rep": cfg.rep_scale}
 
     def squash(self, vector: Tensor) -> Tensor:
         """Vectors as they are reconstructed."""

@@ -24,6 +24,7 @@ EVERYWHERE = {  # one set of numbers for all tasks: that is the paper's claim
     "model.symlog": True,
     "model.rew_layers": 1,
     "model.cont_layers": 1,
+    "model.rec_scale": 1.0,
     "model.dyn_scale": 1.0,
     "model.rep_scale": 0.1,
     "model.contdisc": True,

@@ -116,9 +116,17 @@ def test_the_weights_of_the_losses(learner):
     scales = learner(spaces=KINDS["everything"]).scales()
     ones = {*KINDS["everything"].obs, "rew", "cont", "dyn", "policy", "value"}
     assert scales == dict.fromkeys(ones, 1.0) | {"rep": 0.1, "replay_value": 0.3}
-    more = {"model.dyn_scale": 0.5, "model.rep_scale": 0.2, "behaviour.replay_scale": 0.0}
-    scales = learner(more).scales()
+    more = {
+        "model.rec_scale": 3.0,
+        "model.dyn_scale": 0.5,
+        "model.rep_scale": 0.2,
+        "behaviour.replay_scale": 0.0,
+    }
+    scales = learner(more, spaces=KINDS["everything"]).scales()
     assert (scales["dyn"], scales["rep"], scales["replay_value"]) == (0.5, 0.2, 0.0)
+    assert {scales[key] for key in KINDS["everything"].obs} == {3.0} and scales["rew"] == scales[
+        "policy"
+    ] == 1
 
 
 def test_the_total_is_the_weighed_sum_of_means(learner, random_batch):
