@@ -8,12 +8,15 @@ exclude 0.  Area: mean greedy return over the real steps.  Stable: real steps to
 evaluations in a row of at least 475.
 """
 
+import json
+import re
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import Any
 
 import numpy as np
 
+from common.atomic import write_json
 from common.scores import bootstrap_ci
 from foundations.commands import report
 from foundations.dyna import plots
@@ -75,8 +78,19 @@ HEAD = f"{'':<26}{'area [95 %]':<18}{'stable':>7}{'at step':>9}{'kept':>7}{'CPU-
 
 
 def train(label: str, cfg: AgentConfig, args: AgentArgs, seed: int) -> dict[str, Any]:
-    """Train and print one row."""
-    row = summary(label, cfg, (train_dyna_agent if cfg.k else train_dqn)(cfg, args.seeds, seed))
+    """Train and print one row; OUT/rows/ keeps it, so that a comparison that was stopped goes on."""
+    path = args.out / "rows" / (re.sub(r"\W+", "-", label) + ".json")
+    asked = {
+        "label": label,
+        "cfg": {**asdict(cfg), "model_updates": list(cfg.model_updates)},
+        "seed": seed,
+        "seeds": args.seeds,
+    }
+    kept = json.loads(path.read_text()) if path.is_file() else {}
+    row = kept["row"] if kept.get("asked") == asked else None
+    if row is None:
+        row = summary(label, cfg, (train_dyna_agent if cfg.k else train_dqn)(cfg, args.seeds, seed))
+        write_json(path, {"asked": asked, "row": row})
     print(line(row), flush=True)
     return row
 

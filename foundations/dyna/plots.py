@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from matplotlib.ticker import NullFormatter
 
 from common.plots import COLORS, GRAY, new_figure, plot_trajectory, save_figure
 
@@ -74,6 +75,7 @@ def disagreement(found: Mapping[str, Mapping[str, Any]], policy: str, path: Path
                     x, y, ".", ms=3, color=color, alpha=0.5, label=f"{h} ahead, rank correlation {rank:.2f}"
                 )
         ax.set(xscale="log", yscale="log", xlabel="disagreement", title=f"{name} episodes")
+        ax.xaxis.set_minor_formatter(NullFormatter())  # less than a decade: every tick would have its number
         ax.legend(frameon=False, fontsize=8)
     axes[0, 0].set_ylabel("squared error of the state")
     return save_figure(figure, path)

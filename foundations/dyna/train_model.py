@@ -292,7 +292,7 @@ def train_one(args: TrainArgs) -> None:
             "curve": curve,
         }
     count = f"{result['networks']} x " * (result["networks"] > 1) + f"{result['parameters']:,}"
-    print(f"{args.variant}: {count} parameters, {args.epochs} epochs, {result.get('cpu_s', '')}")
+    print(f"{args.variant}: {count} parameters, {args.epochs} epochs")
     print(
         f"held-out error of one step {result['mse']:.2e}; of copying the state {result['mse_copy_last']:.2e}"
     )

@@ -122,6 +122,18 @@ def test_the_comparison_has_every_row(tmp_path, capsys, monkeypatch):
     )
     assert len(told["paired"]) == 15 and "gain shown" in capsys.readouterr().out
     assert (tmp_path / "plots" / "k_horizon_table.png").exists()
+    # Stopped and begun again, it goes on with what is missing; with other settings nothing old is taken.
+    (tmp_path / "rows" / "Dyna-K-5-h-5.json").unlink()
+    trained = []
+    real = compare_agents.train_dyna_agent
+    monkeypatch.setattr(
+        compare_agents, "train_dyna_agent", lambda cfg, *more: trained.append(cfg) or real(cfg, *more)
+    )
+    flags = ["--compare", "--steps", "250", "--seeds", "2", "--hidden", "4", "--out", str(tmp_path)]
+    agent.main(flags)
+    again = json.loads((tmp_path / "dqn_vs_dyna.json").read_text())
+    assert [(cfg.k, cfg.horizon) for cfg in trained] == [(5, 5)]
+    assert [row["areas"] for row in again["rows"]] == [row["areas"] for row in told["rows"]]
 
 
 def test_the_table_of_models(tmp_path, capsys, monkeypatch):
