@@ -12,7 +12,7 @@ import json
 import os
 import re
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ import numpy as np
 from benchmarks.plots import PLOTS, Plot
 from benchmarks.results import LEARNING, ROOT, SEED, Record, group_by, load_records, read_json
 from benchmarks.tables import TABLES, Column, Table
+from benchmarks.tables_foundations import FOUNDATIONS
 from common.cli import run_main
 from common.errors import UserError
 from common.flags import parse
@@ -57,8 +58,8 @@ def select(records: Sequence[Record], where: Mapping[str, Any]) -> list[Record]:
 def draw_table(table: Table, records: Sequence[Record], root: Path = ROOT) -> str:
     """Markdown of one table; the columns that no run fills are left out."""
     if table.file:
-        file = root / "benchmarks" / table.file
-        records = [Record(file.parent, read_json(file), {})] if file.exists() else []
+        files = sorted((root / "benchmarks").glob(table.file))
+        records = [Record(file.parent, read_json(file), {}) for file in files]
     chosen = select(records, table.where)
     lines = list_rows(table, chosen) if table.rows else run_rows(table, chosen)
     if not lines:
@@ -96,12 +97,13 @@ def list_rows(table: Table, records: Sequence[Record]) -> list[list[str]]:
     ]
 
 
-def rows_by_key(key: str, name: str, records: Sequence[Record]) -> dict[Any, list[Record]]:
+def rows_by_key(key: str | Callable, name: str, records: Sequence[Record]) -> dict[Any, list[Record]]:
     """Rows inside eval.json as records of their own, grouped by their value of `key`."""
     merged: dict[Any, list[Record]] = {}
     for record in records:
         for row in record.rows(name):
-            merged.setdefault(row.get(key), []).append(Record(record.folder, row, {}))
+            one = Record(record.folder, row, {})
+            merged.setdefault(one.get(key) if callable(key) else row.get(key), []).append(one)
     return merged
 
 
@@ -118,6 +120,9 @@ def cell(column: Column, records: Sequence[Record]) -> str:
             texts = list(dict.fromkeys(SEED.sub(r"\1S", text) for text in texts))
         return "; ".join(f"`{text}`" if column.code else text for text in texts)
     numbers = column.scale * np.asarray(values, np.float64)
+    if column.seeds:
+        texts = [column.form.format(f(numbers)) for f in (np.median, np.min, np.max)]
+        return "{} ({} to {})".format(*texts) if numbers.size > 1 else texts[0]
     text = column.form.format(numbers.mean())
     if not column.spread:
         return text
@@ -189,12 +194,12 @@ def draw(text: str, document: Path, records: Sequence[Record], root: Path = ROOT
 
     def block(match: re.Match) -> str:
         kind, name, _ = match.groups()
-        known = TABLES if kind == "table" else PLOTS
+        known = TABLES | FOUNDATIONS if kind == "table" else PLOTS
         if name not in known:
             names = ", ".join(known)
             raise UserError(f"{document}: no {kind} {name!r} in benchmarks/{kind}s.py; there are {names}")
         if kind == "table":
-            body = draw_table(TABLES[name], records, root)
+            body = draw_table(known[name], records, root)
         else:
             body = draw_plot(name, PLOTS[name], records, document, root, check)
         return f"<!-- {kind}:{name} -->\n{body}<!-- /{kind}:{name} -->"

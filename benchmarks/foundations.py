@@ -1,6 +1,6 @@
 """Keep a result of foundations/: python -m benchmarks.foundations RUN/dqn_vs_dyna.json --name dyna-agents.
 
-Goes to benchmarks/foundations/NAME.json as it is, but for the folder of this machine; the tables of the READMEs
+Goes to benchmarks/foundations/NAME.json as it is, but for this machine's folder; the tables of the READMEs
 (benchmarks/tables.py) are drawn from there.
 """
 

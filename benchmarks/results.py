@@ -10,7 +10,7 @@ from __future__ import annotations
 import csv
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -47,12 +47,16 @@ class Record:
             ]
         return found
 
-    def get(self, path: str) -> Any:
+    def get(self, path: str | Callable[[Record], Any]) -> Any:
         """A value by its dotted name, out of eval.json, else out of config.json; None where there is none.
+
+        Or what a function makes of the record.
 
         Made up here: paper, env, way (share of the way from the better blind score to the optimum), and
         recipe (train_command with S for the seed).
         """
+        if callable(path):
+            return path(self)
         if path == "way":
             return way_to_optimum(
                 self.get("score.mean"), *(self.baseline(name) for name in ("random", "blind", "optimum"))
@@ -118,7 +122,7 @@ def load_records(folder: Path = LEARNING) -> list[Record]:
     ]
 
 
-def group_by(records: Sequence[Record], names: Sequence[str]) -> dict[tuple, list[Record]]:
+def group_by(records: Sequence[Record], names: Sequence[str | Callable]) -> dict[tuple, list[Record]]:
     """Records that agree in all of `names` (dotted paths), in the order of their first appearance."""
     groups: dict[tuple, list[Record]] = {}
     for record in records:

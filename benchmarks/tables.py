@@ -8,7 +8,11 @@ that eval.json holds under that name (dicts, or {name: value} for rows of "name"
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
+
+from benchmarks.results import Record
 
 
 @dataclass(frozen=True)
@@ -16,10 +20,11 @@ class Column:
     """One column: the title, the dotted name of its value, and how a number is written."""
 
     title: str
-    value: str  # also: n (number of runs), way
+    value: str | Callable[[Record], Any]  # also: n (number of runs), way
     form: str = "{:.0f}"
     scale: float = 1.0
     spread: bool = False  # mean ± standard deviation over the runs; of one run its 95 % interval
+    seeds: bool = False  # a list, an entry for each seed: its median, lowest and highest
     code: bool = False  # a command: in backticks, flush left
 
 
@@ -47,11 +52,13 @@ class Table:
 
     where: dict[str, str | tuple[str, ...]]  # dotted name -> the value, or the values, that a run must have
     columns: tuple[Column, ...]
-    by: tuple[str, ...] = ("label",)  # runs that agree in these are one row
+    by: tuple[str | Callable[[Record], Any], ...] = ("label",)  # runs that agree in these are one row
     order: tuple[str, ...] = ()  # labels in the order of their rows; others follow
     baselines: tuple[str, ...] = ()  # rows above: random, blind, optimum, published, blind.others.NAME
     rows: str = ""  # name of a list of rows inside eval.json; their first column is their key
-    file: str = ""  # take `rows` from this file below benchmarks/ (speed/NAME.json) instead of from runs
+    file: str = (
+        ""  # instead of runs: these files below benchmarks/ (speed/NAME.json, foundations/tssm-*.json)
+    )
 
 
 ALL = ("random", "blind", "optimum", "published")

@@ -91,9 +91,10 @@ def report(args: Any, name: str) -> Iterator[dict[str, Any]]:
     Nothing is written when the block raises.  Wall and CPU seconds are of the block.
     """
     result: dict[str, Any] = {}
+    before = provenance()
     wall, cpu = time.perf_counter(), time.process_time()
     yield result
     took = {"wall_s": round(time.perf_counter() - wall, 2), "cpu_s": round(time.process_time() - cpu, 2)}
     flags = {key: str(value) if isinstance(value, Path) else value for key, value in vars(args).items()}
-    told = {"command": name, "args": flags, **took, **provenance()}
+    told = {"command": name, "args": flags, **took, **before}
     write_json(args.out / f"{name}.json", {**told, **result})

@@ -108,7 +108,7 @@ def evaluate_model_accuracy(
     stack = _stack(model)
     at = next((x.device for x in model.buffers()), "cpu")
     start, act = (x.expand(stack, *x.shape).to(at) for x in (truth[:, 0], act))
-    obs, disagreement = _without_end(model, start, act)
+    obs, disagreement = without_end(model, start, act)
     unit = torch.ones(truth.shape[-1]) if scale is None else torch.from_numpy(scale)
     error = ((obs.cpu() - truth) / unit).square().mean(-1)[..., 1:]  # [S, B, H]
     copy = ((truth[:, :1] - truth[:, 1:]) / unit).square().mean(-1)  # [B, H]
@@ -125,7 +125,7 @@ def evaluate_model_accuracy(
 
 
 @torch.no_grad()
-def _without_end(model: nn.Module, obs: Tensor, act: Tensor) -> tuple[Tensor, Tensor]:
+def without_end(model: nn.Module, obs: Tensor, act: Tensor) -> tuple[Tensor, Tensor]:
     """Open-loop states and disagreement whatever the model says of ends: the real episodes went on."""
     states, spreads = [obs], []
     for t in range(act.shape[2]):
@@ -247,9 +247,7 @@ def show_accuracy(args: PlanArgs) -> None:
     piece = data.pieces(
         last, min(horizon, curves[names[-1]]["mse"].shape[1]), 1, np.random.default_rng(args.seed)
     )[0]
-    act = torch.from_numpy(data.as_features(last["act"][piece[:-1]], actions))[None, None].to(device)
-    start = torch.from_numpy(last["obs"][piece[0]])[None, None].to(device)
-    dream = _without_end(model, start, act)[0][0, 0].cpu().numpy()
+    dream = plots.open_loop(model, last, piece, actions)
     print(f"wrote {plots.trajectory(last['obs'][piece], dream, env, folder / 'trajectory_comparison.png')}")
     print(f"wrote {plots.compounding_error(curves, policy, folder / 'compounding_error.png')}")
     if isinstance(model, Ensemble):

@@ -37,6 +37,44 @@ def trajectory(truth: np.ndarray, dream: np.ndarray, env: str, path: Path) -> Pa
     return path
 
 
+def open_loop(
+    model: Any, rows: Mapping[str, np.ndarray], piece: np.ndarray, actions: int | None
+) -> np.ndarray:
+    """States of a model from the first of these rows on, with the rows' own actions.  -> [H + 1, D]"""
+    import torch
+
+    from foundations.dyna.data_collection import as_features
+    from foundations.dyna.plan_with_model import without_end
+
+    at = next((x.device for x in model.buffers()), "cpu")
+    act = torch.from_numpy(as_features(rows["act"][piece[:-1]], actions))[None, None].to(at)
+    start = torch.from_numpy(rows["obs"][piece[0]])[None, None].to(at)
+    return without_end(model, start, act)[0][0, 0].cpu().numpy()
+
+
+def demo(
+    curves: Mapping[str, Sequence[Mapping[str, float]]],
+    truth: np.ndarray,
+    dream: np.ndarray,
+    env: str,
+    path: Path,
+) -> Path:
+    """The picture of world_models_demo.py: held-out losses, and every entry of one episode."""
+    size = truth.shape[1]
+    figure, axes = new_figure(1, 1 + size, width=3.2 * (1 + size), height=3.0)
+    for color, (label, curve) in zip(COLORS, curves.items(), strict=False):
+        axes[0, 0].plot([row["held_out"] for row in curve], color=color, label=label)
+    axes[0, 0].set(yscale="log", xlabel="epoch", title="held-out squared error")
+    axes[0, 0].legend(frameon=False, fontsize=8)
+    names = STATES.get(env) or [f"entry {d}" for d in range(size)]
+    for d, ax in enumerate(axes[0, 1:]):
+        ax.plot(truth[:, d], color=GRAY, lw=2.5, label="real")
+        ax.plot(dream[:, d], color=COLORS[0], label="ensemble, open loop")
+        ax.set(xlabel="step", title=names[d])
+    axes[0, 1].legend(frameon=False, fontsize=8)
+    return save_figure(figure, path)
+
+
 def compounding_error(curves: Mapping[str, Mapping[str, Any]], policy: str, path: Path) -> Path:
     """Error by horizon with the middle 80 % of the starts, beside copying; a panel for each policy."""
     figure, axes = new_figure(1, len(curves), width=4.6 * len(curves))
