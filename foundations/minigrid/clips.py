@@ -15,15 +15,29 @@ from PIL import Image
 
 from common.frames import annotate, grid, side_by_side, upscale
 from common.video import write_gif
-from foundations.minigrid.envs import AGENT, draw, load_state
+from foundations.minigrid.envs import AGENT, EMPTY, draw, load_state
 from foundations.minigrid.mdp import TabularMDP
 
 TILE = 32
 
 
 def cells_of(obs: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
-    """Observations without what is carried, as grids.  [..., N] -> [..., H, W]"""
-    return obs[..., :-1].reshape(*obs.shape[:-1], *shape)
+    """Observations as grids, what is carried in the corner, where only wall is.  [..., N] -> [..., H, W]"""
+    cells = obs[..., :-1].reshape(*obs.shape[:-1], *shape).copy()
+    cells[..., 0, 0] = np.where(obs[..., -1] == EMPTY, cells[..., 0, 0], obs[..., -1])
+    return cells
+
+
+def with_agent(view: np.ndarray) -> np.ndarray:
+    """The agent's view with itself in it, bottom centre, looking up.  [V, V] -> [V, V]"""
+    view = view.copy()
+    view[-1, len(view) // 2] = AGENT + 3
+    return view
+
+
+def door_color(env: MiniGridEnv) -> str:
+    """That of the env's door, where it has one."""
+    return next((thing.color for thing in env.grid.grid if thing and thing.type == "door"), "yellow")
 
 
 def heat(
@@ -48,13 +62,15 @@ def belief_clip(
     for step, (state, view, belief) in enumerate(trace):
         load_state(env, mdp.states[state])
         worlds.append(env.get_frame(highlight=True, tile_size=TILE))
-        views.append(draw(view, TILE * 2 if len(view) < 4 else TILE + 16))
+        views.append(draw(with_agent(view), TILE * 2 if len(view) < 4 else TILE + 16, door_color(env)))
         places, cell = np.unique(xy, axis=0, return_inverse=True)
         mass = np.bincount(cell.reshape(-1), belief)  # summed over headings
-        beliefs.append(heat(shape, places, mass, 1.0))
+        beliefs.append(heat(shape, places, np.sqrt(mass), 1.0))  # the root lets one in ten still be seen
         right = mdp.states[int(belief.argmax())] == mdp.states[state]
         possible, verdict = int((belief > 1e-6).sum()), "right" if right else "wrong"
-        lines.append(f"step {step}: {possible} states possible, most likely one {verdict}")
+        lines.append(
+            f"step {step}: {possible} possible state{'s' * (possible > 1)}, most likely one {verdict}"
+        )
     load_state(env, mdp.states[0])
     clip = side_by_side(
         {"world": np.stack(worlds), "view": np.stack(views), "belief (by cell)": np.stack(beliefs)}
@@ -125,13 +141,12 @@ def plan_clip(
     place = agent.argmax(1)[known]
     xy = np.stack([place % shape[1], place // shape[1]], 1)
     tops = max(float(values.max()) for _, values in snapshots)
-    maps = [heat(shape, xy, values[known], tops) for _, values in snapshots]
+    tile = max(8, 320 // max(shape))
+    maps = [heat(shape, xy, values[known], tops, tile) for _, values in snapshots]
     texts = [f"{count:,} imagined steps" for count, _ in snapshots] + [f"awake: {line}" for line in lines]
-    real = draw(cells_of(walk, shape))
+    real = draw(cells_of(walk, shape), tile)
     worlds = np.concatenate([np.repeat(real[:1], len(maps), 0), real])
     values = np.stack(maps + [maps[-1]] * len(real))
-    clip = annotate(
-        side_by_side({"world": worlds, "best value of each cell": values}, height=240), texts, size=14
-    )
+    clip = annotate(side_by_side({"world": worlds, "best value of each cell": values}), texts, size=14)
     write_gif(path, clip, fps=3)
     return clip

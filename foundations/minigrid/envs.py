@@ -85,9 +85,12 @@ def agent_view(env: MiniGridEnv, size: int | None = None) -> np.ndarray:
     return np.where(visible.T, cells, 0).astype(np.uint8)
 
 
-def draw(cells: np.ndarray, tile: int = 24) -> np.ndarray:
-    """Symbols [..., H, W] as minigrid draws them, possible or not.  -> uint8 [..., H * tile, W * tile, 3]"""
-    tiles = np.stack([_tile(i, tile) for i in range(len(SYMBOLS))]).astype(
+def draw(cells: np.ndarray, tile: int = 24, door: str = "yellow") -> np.ndarray:
+    """Symbols [..., H, W] as minigrid draws them, possible or not.  -> uint8 [..., H * tile, W * tile, 3]
+
+    door: its colour, which symbols do not tell.
+    """
+    tiles = np.stack([_tile(i, tile, door) for i in range(len(SYMBOLS))]).astype(
         np.uint8
     )  # [symbols, tile, tile, 3]
     picture = np.moveaxis(tiles[cells], -3, -4)  # [..., H, tile, W, tile, 3]
@@ -95,12 +98,12 @@ def draw(cells: np.ndarray, tile: int = 24) -> np.ndarray:
     return picture.reshape(*lead, h * tile, w * tile, c)
 
 
-def _tile(index: int, size: int) -> np.ndarray:
+def _tile(index: int, size: int, door: str) -> np.ndarray:
     name = SYMBOLS[index]
     if index >= AGENT:
         return Grid.render_tile(None, agent_dir=index - AGENT, tile_size=size)
     if name in DOORS:
-        return Grid.render_tile(Door("yellow", name == DOORS[0], name == DOORS[2]), tile_size=size)
+        return Grid.render_tile(Door(door, name == DOORS[0], name == DOORS[2]), tile_size=size)
     if name == "unseen":
         return np.full((size, size, 3), 40, np.uint8)
     codes = minigrid.core.constants

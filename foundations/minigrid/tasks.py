@@ -12,7 +12,7 @@ import numpy as np
 from foundations.commands import report
 from foundations.minigrid import clips, visualize
 from foundations.minigrid.args import LimitsArgs, MdpArgs, PomdpArgs, ShowArgs
-from foundations.minigrid.envs import make_env
+from foundations.minigrid.envs import World, make_env
 from foundations.minigrid.experience import Score, evaluate_agent
 from foundations.minigrid.limits import sweep
 from foundations.minigrid.mdp import TabularMDP, extract_mdp, with_slip
@@ -141,7 +141,7 @@ def pomdp(args: PomdpArgs) -> None:
                 row[kind] = play(slippery, act, observation, rng, episodes=args.episodes, filtered=keeps)
             rows.append(row)
         result["rows"] = [{k: plain(v) if k in KINDS else v for k, v in row.items()} for row in rows]
-        draw_belief(args, worlds[args.views[-1]], table)
+        draw_belief(args, worlds[min(args.views)], table)
     print(f"success (mean steps of the successful ones), {args.episodes} episodes each")
     print_table(
         ["view", "views of states", "error", "slip", *KINDS],
@@ -158,11 +158,11 @@ def pomdp(args: PomdpArgs) -> None:
     )
 
 
-def draw_belief(args: PomdpArgs, world, table: TabularMDP, max_steps: int = 40) -> None:
-    """belief.gif: QMDP finds out where it is, from a state whose view many others share."""
-    view_of, views = view_of_states(world.grid, table, args.views[-1])
-    slippery, rng = with_slip(table, args.slips[0]), np.random.default_rng(args.seed)
-    observation = observation_model(view_of, args.errors[0])
+def draw_belief(args: PomdpArgs, world: World, table: TabularMDP, max_steps: int = 60) -> None:
+    """belief.gif: QMDP finds its way from a state that looks like many others, with the smallest view."""
+    view_of, views = view_of_states(world.grid, table, min(args.views))
+    slippery, rng = with_slip(table, max(args.slips)), np.random.default_rng(args.seed)
+    observation = observation_model(view_of, min(args.errors))
     q = value_iteration(slippery, args.gamma).q
     seen = observation.cumsum(1)
     state = int(rng.choice(np.flatnonzero(view_of == np.bincount(view_of).argmax())))

@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 from minigrid.minigrid_env import MiniGridEnv
 
 from common.plots import COLORS, GRAY, new_figure, save_figure
-from foundations.minigrid.clips import TILE, cells_of
+from foundations.minigrid.clips import TILE, cells_of, door_color, with_agent
 from foundations.minigrid.envs import AGENT, EMPTY, State, agent_view, draw, full_view, load_state
 from foundations.minigrid.mdp import TabularMDP
 
@@ -39,7 +39,11 @@ def show_env(env: MiniGridEnv, size: int, path: Path) -> Figure:
     whole = env.get_frame(highlight=True, tile_size=TILE)
     for ax, picture, title in (
         (axes[0, 0], whole, "the world (lit: what the agent sees)"),
-        (axes[0, 1], draw(agent_view(env, size), TILE), f"its own view, {size} x {size}"),
+        (
+            axes[0, 1],
+            draw(with_agent(agent_view(env, size)), TILE, door_color(env)),
+            f"its own view, {size} x {size}",
+        ),
     ):
         ax.imshow(picture)
         ax.set_title(title, fontsize=10)
@@ -61,7 +65,7 @@ def plot_values(mdp: TabularMDP, values: np.ndarray, env: MiniGridEnv, path: Pat
     colors = None
     for ax, (phase, rows) in zip(axes[0], shown, strict=True):
         load_state(env, mdp.states[rows[0]])
-        background = cells_of(full_view(env), (env.height, env.width)).copy()
+        background = cells_of(full_view(env), (env.height, env.width))
         background[background >= AGENT] = EMPTY
         ax.imshow(draw(background, TILE), extent=(-0.5, env.width - 0.5, env.height - 0.5, -0.5))
         poses = [mdp.states[row][:3] for row in rows]
@@ -119,6 +123,7 @@ def plot_learning(steps: Mapping[str, np.ndarray], best: float, path: Path, wind
     axes[0, 0].set(xlabel="episode", ylabel=f"success, last {window} episodes", ylim=(0, 1.05))
     axes[0, 1].axhline(best, ls="--", color=GRAY, lw=1, label=f"value iteration {best:.1f}")
     axes[0, 1].set(xlabel="episode", ylabel="steps of the successful ones")
+    axes[0, 1].set(xlim=axes[0, 0].get_xlim())
     axes[0, 1].set_ylim(bottom=0)
     axes[0, 1].legend(frameon=False, fontsize=8)
     save_figure(figure, path)

@@ -19,7 +19,7 @@ class ExactModel:
 
     def __init__(self, mdp: TabularMDP, classes: int = 6, noise: float = 0.0):
         self.mdp, self.classes, self.noise = mdp, classes, noise
-        self.groups = int(np.ceil(np.log(mdp.num_states + 1) / np.log(classes)))
+        self.groups = int(np.ceil(np.log(mdp.num_states) / np.log(classes)))
         self.shape, self.sizes = (self.groups, classes), {"actions": mdp.num_actions}
         self.place = classes ** torch.arange(self.groups)
 
@@ -81,7 +81,7 @@ def test_small_rewards_count_as_none(truth):
 
 
 def test_codes_never_visited_are_replaced_by_the_most_probable_visited_one():
-    mdp = TabularMDP(np.array([[1], [2], [2]]), np.zeros((3, 1)), np.zeros((3, 1), bool), [0, 1, 2])
+    mdp = TabularMDP(np.array([[1], [2], [2], [2]]), np.zeros((4, 1)), np.zeros((4, 1), bool), range(4))
     model = ExactModel(mdp, classes=4)
     model.dynamics = lambda z, act: torch.tensor([[[0.0, 1, 3, 2]]]).expand(len(z), 1, 4)  # 2, then 3, 1, 0
     table, snapped = learned_mdp(model, torch.tensor([[0], [1], [3]]))
@@ -99,11 +99,11 @@ def test_scores_are_log_probabilities_of_whole_codes():
 
 
 def test_dreams_in_the_true_table_find_the_optimum(truth):
-    plan = dyna_q(truth, np.random.default_rng(0), transitions=100_000, snapshots=5)
+    plan = dyna_q(truth, np.random.default_rng(0), transitions=200_000, snapshots=5)
     exact = value_iteration(truth, 0.97)
-    assert np.abs(plan.q - exact.q).max() < 1e-3
+    assert np.abs(plan.q - exact.q).max() < 1e-6  # the rarest pair of DoorKey is 4e-3 off after half as many
     counts = [count for count, _ in plan.snapshots]
-    assert counts == sorted(counts) and counts[-1] <= 100_000
+    assert counts == sorted(counts) and counts[-1] <= 200_000
     assert plan.snapshots[-1][1] == pytest.approx(plan.q.max(1))
 
 
@@ -119,8 +119,8 @@ def test_one_imagined_step_by_hand():
 
 def test_the_agent_acts_by_the_code_of_what_it_sees():
     world = make_env("Empty-5x5", random_start=True, view=3)
-    data = as_transitions(collect(world, 400, 0))
-    model, _ = train(world, data, (400, 1), ModelConfig(groups=6, classes=6, hidden=64), seed=0)
+    data = as_transitions(collect(world, 2_000, 0))
+    model, _ = train(world, data, (500, 1), ModelConfig(groups=6, classes=6, hidden=64), seed=0)
     codes = visited_codes(model, data)
     mdp = extract_mdp(world.grid, world.actions)
     assert len(codes) == mdp.num_states == 32
