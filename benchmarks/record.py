@@ -74,6 +74,11 @@ def record(args: RecordArgs) -> Path:
         result.setdefault("train_command", train_command(command, seed))
     parts = [env, preset, args.name, f"s{seed}"]
     folder = args.out / paper / "-".join(re.sub(r"[^\w.]+", "_", part) for part in parts if part)
+    if (there := folder / "eval.json").is_file():
+        old = read_json(there)
+        if (old.get("group"), old.get("label")) != (result["group"], result["label"]):
+            held = f"{old.get('label')!r} of {old.get('group')!r}"
+            raise UserError(f"{folder} holds {held}: give this run another --name, or remove that folder")
     files = {
         "config.json": compact(portable(config)),
         "eval.json": compact(portable(result)),

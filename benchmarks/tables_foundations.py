@@ -9,6 +9,7 @@ from benchmarks.results import Record
 from benchmarks.tables import Column, Table
 
 AHEAD = (5, 10, 20, 50)  # steps
+KINDS = ("full state", "QMDP", "most likely state", "one view only", "random")
 EARLY = (250, 500, 1_000, 2_000)  # real steps
 
 
@@ -73,7 +74,61 @@ def evaluated(name: str) -> Callable[[Record], Any]:
     return value
 
 
+def each(path: str) -> Callable[[Record], list[float]]:
+    """A value of every seed of one file: states, dyna_q.success"""
+    return lambda record: [Record(record.folder, row, {}).get(path) for row in record.rows("rows")]
+
+
+def grid(record: Record) -> str:
+    """DoorKey, key may be dropped, 8 x 8"""
+    return f"{record.get('world')}, {record.get('n')} x {record.get('n')}"
+
+
+def sensor(record: Record) -> str:
+    """3 x 3, error 0.1, slip 0"""
+    return "{0} x {0}, error {1:g}, slip {2:g}".format(*map(record.get, ("view", "error", "slip")))
+
+
 FOUNDATIONS: dict[str, Table] = {
+    "minigrid-dyna-q": Table(
+        where={},
+        file="foundations/minigrid-dyna-q-*.json",
+        by=("args.env",),
+        columns=(
+            *(Column("world", "args.env"), Column("seeds", "summary.seeds")),
+            Column("goals in the data", each("goals"), "{:.0f}", seeds=True),
+            Column("observations", each("observations"), "{:,.0f}", seeds=True),
+            Column("codes", each("codes"), "{:,.0f}", seeds=True),
+            Column("next frame exact", each("exact_next_frame"), "{:.3f}", seeds=True),
+            Column("success", each("dyna_q.success"), "{:.2f}", seeds=True),
+            Column("path / optimum", each("dyna_q.ratio"), "{:.3f}", seeds=True),
+            Column("value iteration in the model", each("vi_in_model.success"), "{:.2f}", seeds=True),
+            Column("random", each("random.success"), "{:.2f}", seeds=True),
+            Column("CPU-s in all", "cpu_s"),
+        ),
+    ),
+    "minigrid-pomdp": Table(
+        where={},
+        file="foundations/minigrid-pomdp-*.json",
+        rows="rows",
+        columns=(
+            *(Column("view, sensor, world", sensor), Column("distinct views", "views")),
+            *(Column(kind, score_of(kind)) for kind in KINDS),
+        ),
+    ),
+    "minigrid-limits": Table(
+        where={},
+        file="foundations/minigrid-limits.json",
+        rows="rows",
+        columns=(
+            *(Column("world", grid), Column("states", "states", "{:,.0f}")),
+            Column("dense table", "dense_bytes", "{:,.1f} MB", 1e-6),
+            *(Column("sweeps", "sweeps"), Column("value iteration, CPU-s", "solve_s", "{:.3f}")),
+            Column("the same, dense", "dense_s", "{:.3f}"),
+            Column("table from the rules, CPU-s", "build_s", "{:.2f}"),
+            Column("by playing", "play_s", "{:.2f}"),
+        ),
+    ),
     "dyna-models": Table(
         where={},
         file="foundations/dyna-compare.json",

@@ -145,6 +145,14 @@ def test_a_foreign_curve_is_refused(tmp_path):
         keep(run, tmp_path / "out")
 
 
+def test_a_run_does_not_take_another_ones_place(tmp_path):
+    run, out = write_run(tmp_path, 0, 150.0), tmp_path / "out"
+    kept = keep(run, out, "--label", "one", "--group", "board of 4")
+    assert keep(run, out, "--label", "one", "--group", "board of 4") == kept  # the same row, measured anew
+    with pytest.raises(UserError, match="'one' of 'board of 4': give this run another --name"):
+        keep(run, out, "--label", "one", "--group", "board of 5")
+
+
 def test_a_table_averages_the_seeds_of_a_label(recorded):
     lines = draw_table(RUNS, load_records(recorded / LEARNING.relative_to(ROOT))).splitlines()
     assert lines[0].startswith("| run | return | of the way | in the dream | seeds |")
