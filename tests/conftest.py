@@ -71,9 +71,17 @@ def new_skips() -> dict[str, str]:
     }
 
 
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node, error) -> None:
+    """What a process of pytest-xdist has skipped, whole files included, is told to the one that judges."""
+    _skipped.update(getattr(node, "workeroutput", {}).get("skipped", {}))
+
+
 @pytest.hookimpl(trylast=True)
 def pytest_sessionfinish(session, exitstatus) -> None:
-    if exitstatus in (pytest.ExitCode.OK, pytest.ExitCode.NO_TESTS_COLLECTED) and new_skips():
+    if hasattr(session.config, "workeroutput"):  # one of several processes
+        session.config.workeroutput["skipped"] = dict(_skipped)
+    elif exitstatus in (pytest.ExitCode.OK, pytest.ExitCode.NO_TESTS_COLLECTED) and new_skips():
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
 

@@ -24,14 +24,14 @@ def run(*command: str, cwd: Path, **env: str) -> subprocess.CompletedProcess:
     )
 
 
-def session(folder: Path, tests: str, allowed: str) -> subprocess.CompletedProcess:
+def session(folder: Path, tests: str, allowed: str, *flags: str) -> subprocess.CompletedProcess:
     """A small pytest session with our conftest.py."""
     (folder / "tests").mkdir()
     shutil.copy(ROOT / "tests" / "conftest.py", folder / "tests")
     (folder / "tests" / "allowed_skips.txt").write_text(allowed)
     (folder / "tests" / "test_it.py").write_text(tests)
     (folder / "pytest.ini").write_text("[pytest]\naddopts = --import-mode=importlib\n")
-    return run(sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "tests", cwd=folder)
+    return run(sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *flags, "tests", cwd=folder)
 
 
 SKIPS = """
@@ -55,15 +55,17 @@ def test_expected():
         ("", 1),
     ],
 )
-def test_a_new_skip_fails_the_session(tmp_path, allowed, code):
-    done = session(tmp_path, SKIPS, allowed)
+@pytest.mark.parametrize("flags", [(), ("-n", "2")], ids=["alone", "two processes"])
+def test_a_new_skip_fails_the_session(tmp_path, allowed, code, flags):
+    done = session(tmp_path, SKIPS, allowed, *flags)
     assert done.returncode == code, done.stdout
     assert ("tests/test_it.py::test_egl[2]: Skipped: no EGL" in done.stdout) is bool(code)
     assert "test_it.py::test_expected: " not in done.stdout
 
 
-def test_a_file_that_skips_itself_counts(tmp_path):
-    done = session(tmp_path, "import pytest\npytest.importorskip('no_such_package')\n", "")
+@pytest.mark.parametrize("flags", [(), ("-n", "2")], ids=["alone", "two processes"])
+def test_a_file_that_skips_itself_counts(tmp_path, flags):
+    done = session(tmp_path, "import pytest\npytest.importorskip('no_such_package')\n", "", *flags)
     assert done.returncode == 1 and "tests/test_it.py: Skipped: could not import" in done.stdout, done.stdout
 
 
