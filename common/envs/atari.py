@@ -53,7 +53,7 @@ class Atari(gym.Env):
 
     frame_skip: raw frames per action; the picture is the maximum over the last two (sprites flicker).
     noop_max: 1..noop_max raw no-op frames after a reset, 0 for none.  sticky: chance that an action repeats.
-    life_loss: a lost life ends the episode, and `reset` then plays on in the same game after one no-op.
+    life_loss: a lost life ends the episode, and `reset` then plays on in the same game after one step of no-ops.
     limit: raw frames per game, no-ops included, then truncated (terminated with timeout_terminal).
     resize_first: resize, then maximum (IRIS).
     """
@@ -107,21 +107,23 @@ class Atari(gym.Env):
         super().reset(seed=seed)
         over = self.ale.game_over()
         if seed is None and not first and self.life_loss and not over and self.ale.lives() < self._lives:
-            noops = 1
+            frames = self._repeat(0)[1]  # a step of doing nothing, as the wrappers of Atari 100k have it
         else:
             seeded = seed is not None or first
             self._game.reset(seed=int(self.np_random.integers(2**31)) if seeded else None)
-            noops = int(self.np_random.integers(1, self.noop_max + 1)) if self.noop_max else 0
-        for _ in range(noops):
-            self.ale.act(self._actions[0])
-            if self.ale.game_over():  # a game this short starts again without the no-ops
-                self._game.reset()
-                break
+            for _ in range(int(self.np_random.integers(1, self.noop_max + 1)) if self.noop_max else 0):
+                self.ale.act(self._actions[0])
+                if self.ale.game_over():
+                    break
+            frames = [self._grab()]
+        if self.ale.game_over():  # a game this short starts again without the no-ops
+            self._game.reset()
+            frames = [self._grab()]
         self._lives = self.ale.lives()
-        return {"image": self._picture([self._grab()])}, self._info()
+        return {"image": self._picture(frames[-2:])}, self._info()
 
-    def step(self, action):
-        """frame_skip raw frames -> obs, summed raw reward, terminated, truncated, info."""
+    def _repeat(self, action) -> tuple[float, list[np.ndarray]]:
+        """frame_skip raw frames, fewer where the game ends -> summed reward, what was seen last."""
         rew, frames = 0.0, []
         for left in reversed(range(self.frame_skip)):
             rew += self.ale.act(self._actions[action])
@@ -129,6 +131,11 @@ class Atari(gym.Env):
                 frames.append(self._grab())
             if self.ale.game_over():  # the frames seen so far count: no stale one from before
                 break
+        return rew, frames
+
+    def step(self, action):
+        """frame_skip raw frames -> obs, summed raw reward, terminated, truncated, info."""
+        rew, frames = self._repeat(action)
         truncated = bool(self.ale.game_truncated())
         terminated = bool(self.ale.game_over(with_truncation=False))
         if self.life_loss and self.ale.lives() < self._lives and not truncated:

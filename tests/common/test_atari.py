@@ -116,7 +116,7 @@ def test_a_lost_life_ends_the_episode_but_not_the_game():
         _, info = env.reset()
         frames.append(info["frame"])
     assert lives == [5, 4, 3, 2, 1, 0]
-    assert [after - before for before, after in zip(frames[:-2:2], frames[1:-2:2], strict=True)] == [1] * 4
+    assert [after - before for before, after in zip(frames[:-2:2], frames[1:-2:2], strict=True)] == [4] * 4
     assert frames[-1] == 0 and info["lives"] == 5  # the last life: a new game
     env.step(1)
     assert env.reset(seed=0)[1]["frame"] == 0  # a seeded reset is always a new game
