@@ -19,7 +19,7 @@ demo: setup
 	@$(PY) scripts/demo.py
 
 test: setup
-	@$(PY) -m pytest -m "not slow" -q --durations=15 --durations-min=0.5
+	@$(PY) -m pytest -m "not slow" -q -n auto --dist loadfile --durations=15 --durations-min=0.5
 
 learn: setup
 	@$(PY) -m pytest -m slow -q --durations=0

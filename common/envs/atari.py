@@ -53,7 +53,7 @@ class Atari(gym.Env):
 
     frame_skip: raw frames per action; the picture is the maximum over the last two (sprites flicker).
     noop_max: 1..noop_max raw no-op frames after a reset, 0 for none.  sticky: chance that an action repeats.
-    life_loss: a lost life ends the episode, and `reset` then plays on in the same game after one step of no-ops.
+    life_loss: a lost life ends the episode, and `reset` plays on in the same game after one step of no-ops.
     limit: raw frames per game, no-ops included, then truncated (terminated with timeout_terminal).
     resize_first: resize, then maximum (IRIS).
     """
