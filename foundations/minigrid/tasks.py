@@ -159,13 +159,14 @@ def pomdp(args: PomdpArgs) -> None:
 
 
 def draw_belief(args: PomdpArgs, world: World, table: TabularMDP, max_steps: int = 60) -> None:
-    """belief.gif: QMDP finds its way from a state that looks like many others, with the smallest view."""
+    """belief.gif: QMDP and the smallest view, from the farthest of the states that look most alike."""
     view_of, views = view_of_states(world.grid, table, min(args.views))
     slippery, rng = with_slip(table, max(args.slips)), np.random.default_rng(args.seed)
     observation = observation_model(view_of, min(args.errors))
     q = value_iteration(slippery, args.gamma).q
     seen = observation.cumsum(1)
-    state = int(rng.choice(np.flatnonzero(view_of == np.bincount(view_of).argmax())))
+    alike = np.flatnonzero(view_of == np.bincount(view_of).argmax())
+    state = int(alike[q[alike].max(1).argmin()])  # the one with the longest way to go
     belief_filter = Filter(slippery.transition(), observation)
     view = int((rng.random() > seen[state]).sum())
     trace = [(state, views[view], belief_filter.reset(view))]
