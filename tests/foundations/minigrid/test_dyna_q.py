@@ -88,6 +88,10 @@ def test_codes_never_visited_are_replaced_by_the_most_probable_visited_one():
     assert table.next_state[:, 0].tolist() == [2, 2, 2] and snapped == 3  # code 3 is row 2
     table, snapped = learned_mdp(model, torch.tensor([[0], [2]]))
     assert table.next_state[:, 0].tolist() == [1, 1] and snapped == 0
+    # What the dynamics say after an end was never taught, and nothing is made of it: the row stays itself.
+    mdp.terminal[1] = True
+    table, snapped = learned_mdp(model, torch.tensor([[0], [1], [3]]))
+    assert table.next_state[:, 0].tolist() == [2, 1, 2] and snapped == 2
 
 
 def test_scores_are_log_probabilities_of_whole_codes():
