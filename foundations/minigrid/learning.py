@@ -143,7 +143,7 @@ def dream(args: DreamArgs) -> None:
                    "starts_left": {str(h): int(there[:, h].sum()) for h in marks}}  # fmt: skip
         names, n = [world.grid.actions(a).name for a in world.actions], int(length[0])
         lines = ["start"] + [
-            f"step {t + 1}: {names[acts[0, t]]}, imagined reward {rews[0, t]:.2f}, end {ends[0, t]:.2f}"
+            f"step {t + 1}: {names[acts[0, t]]}, imagined reward {rews[0, t]:z.2f}, end {ends[0, t]:.2f}"
             for t in range(n - 1)
         ]
         clips.dream_clip(world.shape, obs[0, :n], frames[0, :n], lines, args.out / "dream.gif")
