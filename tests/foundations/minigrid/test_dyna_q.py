@@ -1,5 +1,7 @@
 """Planning in a model's table: an exact model gives the true table back, Dyna-Q finds the optimum in it."""
 
+from itertools import cycle
+
 import numpy as np
 import pytest
 import torch
@@ -33,8 +35,12 @@ class ExactModel:
         return (z.argmax(-1) * self.place).sum(-1).numpy()
 
     def dynamics(self, z, act):
-        after = torch.from_numpy(self.mdp.next_state[self.states(z), act.numpy()])
-        return 8 * self.one_hot(self.codes(after))
+        after = self.mdp.next_state[self.states(z), act.numpy()]
+        over = self.mdp.terminal[self.states(z), act.numpy()]
+        after = np.where(
+            over, (after + 1) % self.mdp.num_states, after
+        )  # what follows the end is anyone's guess
+        return 8 * self.one_hot(self.codes(torch.from_numpy(after)))
 
     def reward(self, z, act):
         return torch.from_numpy(self.mdp.rew[self.states(z), act.numpy()]).float() + self.noise
@@ -142,6 +148,16 @@ def test_the_agent_acts_by_the_code_of_what_it_sees():
     score = evaluate_agent(world, act, distance, episodes=20)
     assert score.success == 1 and score.ratio == pytest.approx(1)
     assert score == evaluate_agent(world, act, distance, episodes=20)
+
+
+def test_detours_are_measured_against_the_shortest_path():
+    world = make_env("Empty-5x5", view=3)
+    walk = [0, 1, 2, 2, 1, 2, 2]  # a look to the left before the five steps that are needed
+    script = cycle(walk)
+    score = evaluate_agent(world, lambda obs: next(script), {world.start: 5}, episodes=4)
+    assert score == (1.0, 7.0, pytest.approx(7 / 5))
+    lost = evaluate_agent(world, lambda obs: 0, {world.start: 5}, episodes=2)
+    assert lost.success == 0 and np.isnan(lost.ratio)
 
 
 def learned(name: str, seed: int = 0, steps: int = 0, latent: str = "", normalise: bool = True):
