@@ -79,6 +79,13 @@ def each(path: str) -> Callable[[Record], list[float]]:
     return lambda record: [Record(record.folder, row, {}).get(path) for row in record.rows("rows")]
 
 
+def world(record: Record) -> str:
+    """Empty-6x6, codes of 2x4"""
+    code = record.get("args.latent")
+    name = record.get("args.env") + (f", codes of {code}" if code else "")
+    return name if record.get("args.normalise") else f"{name}, not normalised"
+
+
 def grid(record: Record) -> str:
     """DoorKey, key may be dropped, 8 x 8"""
     return f"{record.get('world')}, {record.get('n')} x {record.get('n')}"
@@ -93,9 +100,9 @@ FOUNDATIONS: dict[str, Table] = {
     "minigrid-dyna-q": Table(
         where={},
         file="foundations/minigrid-dyna-q-*.json",
-        by=("args.env",),
+        by=(world,),
         columns=(
-            *(Column("world", "args.env"), Column("seeds", "summary.seeds")),
+            *(Column("world", world), Column("seeds", "summary.seeds")),
             Column("goals in the data", each("goals"), "{:.0f}", seeds=True),
             Column("observations", each("observations"), "{:,.0f}", seeds=True),
             Column("codes", each("codes"), "{:,.0f}", seeds=True),
@@ -105,6 +112,20 @@ FOUNDATIONS: dict[str, Table] = {
             Column("value iteration in the model", each("vi_in_model.success"), "{:.2f}", seeds=True),
             Column("random", each("random.success"), "{:.2f}", seeds=True),
             Column("CPU-s in all", "cpu_s"),
+        ),
+    ),
+    "minigrid-fails": Table(
+        where={},
+        file="foundations/minigrid-fails-*.json",
+        by=(world,),
+        columns=(
+            *(Column("world", world), Column("seeds", "summary.seeds")),
+            Column("observations", each("observations"), "{:,.0f}", seeds=True),
+            Column("codes", each("codes"), "{:,.0f}", seeds=True),
+            Column("next code right", each("next_code"), "{:.3f}", seeds=True),
+            Column("next frame exact", each("exact_next_frame"), "{:.3f}", seeds=True),
+            Column("success", each("dyna_q.success"), "{:.2f}", seeds=True),
+            Column("random", each("random.success"), "{:.2f}", seeds=True),
         ),
     ),
     "minigrid-pomdp": Table(
