@@ -67,7 +67,7 @@ def list_exercises(args: Args, exercises: Sequence[Exercise]) -> int:
         if e.paper != paper:
             paper = e.paper
             print(f"{paper}  (begin with {ME} start {paper})" if state == "-" else paper)
-        print(f"  {e.id:<14}{e.hours:>5g} h  {state:<8} {e.title}  ({e.file})")
+        print(f"  {e.id:<22}{e.hours:>5g} h  {state:<8} {e.title}  ({e.file})")
     print(f"{states.count('passed')} of {len(chosen)} passed; {sum(e.hours for e in chosen):g} hours in all")
     return 0
 
@@ -203,7 +203,7 @@ def selftest(args: Args, exercises: Sequence[Exercise]) -> int:
             wrong.append(f"{e.id}: no grading test notices the {variant.label}")
     for e in chosen:
         print(
-            f"{e.id:<14}{len(e.tests)} tests: the reference passes, blank and {len(e.mistakes)} mistakes fail"
+            f"{e.id:<22}{len(e.tests)} tests: the reference passes, blank and {len(e.mistakes)} mistakes fail"
         )
     if wrong:
         print("except:\n" + "\n".join(wrong))

@@ -103,7 +103,7 @@ GOLDEN = [  # name, options, steps, digest of the frames (None: floats or a GPU 
         "atari_breakout",
         {"resize": "bilinear", "resize_first": True, "life_loss": True},
         60,
-        "f9693642a40a9aa9",
+        "a8b5392645ec5a96",
         40.7179,
         0.0,
     ),
